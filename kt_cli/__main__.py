@@ -1,0 +1,3 @@
+from kt_cli.app import main
+
+main()

@@ -1,0 +1,157 @@
+"""`Machine`: what a computer has, as read by `probe` or from a TOML file. Sizes are bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+GpuVendor = Literal["nvidia", "amd", "intel", "ascend"]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """A physical core with those of its logical CPUs that this process may use."""
+
+    cpus: tuple[int, ...]
+    node: int
+    socket: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    model: str
+    vendor: str
+    isa: tuple[str, ...]
+    """Instruction sets under Linux's names: avx2, fma, avx512f, avx512_vnni, amx_int8, …"""
+    cores: tuple[Core, ...]
+    total_cores: int
+    """Physical cores present, allowed or not."""
+    total_threads: int
+    sockets: int = 1
+    quota: float | None = None
+    """CPUs' worth of time the cgroup grants, None for no limit."""
+    why: str = ""
+    """What narrows the allowed cores: affinity, cpuset, quota."""
+
+    @property
+    def physical_cores(self) -> int:
+        """Physical cores this process may keep busy: affinity ∩ cpuset ∩ quota; never 0."""
+        allowed = len(self.cores)
+        return max(1, allowed if self.quota is None else min(allowed, int(self.quota)))
+
+    def has(self, *features: str) -> bool:
+        return all(f in self.isa for f in features)
+
+
+@dataclass(frozen=True, slots=True)
+class NumaNode:
+    id: int
+    cpus: tuple[int, ...]
+    memory: int
+    free: int
+    distances: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    total: int
+    available: int
+    """What can be had without swapping, the cgroup's limit included."""
+    limit: int | None = None
+    swap: int = 0
+    hugepages: str = ""
+    """Transparent huge pages: always, madvise or never."""
+
+    @property
+    def usable(self) -> int:
+        """All that could be had on an idle machine."""
+        return self.total if self.limit is None else min(self.total, self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    index: int
+    """Position in the order of CUDA_VISIBLE_DEVICES (or its like)."""
+    name: str
+    vendor: GpuVendor
+    memory: int
+    free: int
+    uuid: str = ""
+    capability: tuple[int, int] | None = None
+    pcie_gen: int | None = None
+    pcie_width: int | None = None
+    node: int | None = None
+    mig: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    path: str
+    total: int
+    free: int
+    rotational: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine found on this machine; `problem` is empty when it really loads."""
+
+    name: str
+    version: str
+    python: str = ""
+    problem: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Limits measured on this machine. GB/s and G(FL)OP/s are decimal."""
+
+    read_gbs: Mapping[int, float] = field(default_factory=dict)
+    """Threads → memory read bandwidth, GB/s."""
+    gops: Mapping[str, float] = field(default_factory=dict)
+    """Peak of all cores by kind: fp32, bf16, int8 → Gop/s."""
+    gpu_gbs: float | None = None
+    pcie_gbs: float | None = None
+    disk_gbs: float | None = None
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    os: str = ""
+    kernel: str = ""
+    glibc: str = ""
+    python: str = ""
+    container: str = ""
+    governor: str = ""
+    numa_balancing: bool | None = None
+    driver: str = ""
+    """GPU driver's version."""
+    cuda: str = ""
+    """Newest CUDA version the driver supports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    name: str
+    cpu: Cpu
+    nodes: tuple[NumaNode, ...]
+    memory: Memory
+    gpus: tuple[Gpu, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    engines: tuple[Engine, ...] = ()
+    measured: Measured = field(default_factory=Measured)
+    system: System = field(default_factory=System)
+    source: str = ""
+    """Where the facts come from: "this machine", a preset with its source, a file."""
+
+    @property
+    def worker_nodes(self) -> tuple[NumaNode, ...]:
+        """Nodes that have both allowed CPUs and memory: those that can run experts."""
+        allowed = {core.node for core in self.cpu.cores}
+        return tuple(n for n in self.nodes if n.cpus and n.memory and n.id in allowed)
+
+    def engine(self, name: str) -> Engine | None:
+        return next((e for e in self.engines if e.name == name), None)
