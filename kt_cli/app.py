@@ -1,0 +1,123 @@
+"""The mouth of `kt`: finds the command's module, and turns errors into exit codes. No logic here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from kt_cli.errors import INTERRUPTED, KtError, UsageError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
+}
+"""Name → (module, one line of help). A module has `cli`: a command function or a Typer."""
+
+
+class LazyGroup(TyperGroup):
+    """Imports a command's module only when it runs; lists them all from the table."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, summary = COMMANDS[cmd_name]
+        if self._listing:
+            return TyperCommand(cmd_name, help=summary)
+        return _load(cmd_name, module)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_help(ctx, formatter)
+
+
+def _load(name: str, module: str) -> Any:
+    cli = importlib.import_module(module).cli
+    if not isinstance(cli, typer.Typer):
+        solo = typer.Typer(add_completion=False, rich_markup_mode=None)
+        settings = getattr(cli, "context_settings", None)
+        solo.command(name, context_settings=settings)(cli)
+        cli = solo
+    command = typer.main.get_command(cli)
+    command.name = name
+    return command
+
+
+def _root() -> Any:
+    from kt_cli.commands.cli import remember
+    from kt_cli.options import CommonOptions
+
+    root = typer.Typer(
+        cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    )
+
+    @root.callback()
+    def kt(
+        ctx: typer.Context,
+        json: bool = typer.Option(False, "--json", help="Print data as JSON"),
+        quiet: bool = typer.Option(False, "-q", "--quiet", help="Print results and errors only"),
+        yes: bool = typer.Option(False, "-y", "--yes", help="Answer yes to every question"),
+        no_input: bool = typer.Option(False, "--no-input", help="Never ask; fail instead"),
+        debug: bool = typer.Option(False, "--debug", help="Show tracebacks and details"),
+    ) -> None:
+        """Run and fine-tune huge Mixture-of-Experts models on one workstation."""
+        remember(ctx, CommonOptions(json, quiet, yes, no_input, debug))
+
+    return typer.main.get_command(root)
+
+
+def run(argv: list[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    if argv in (["--version"], ["-V"]):
+        argv = ["version"]
+    try:
+        result = _root().main(args=argv, prog_name="kt", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except KtError as error:
+        return _fail(error, argv)
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except (KeyboardInterrupt, typer.Abort, EOFError):
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _fail(_wrap(error), argv)
+
+
+def _wrap(error: Exception) -> KtError:
+    """Any other exception as an error with a message: usage, system or a defect of ours."""
+    click_error = typer.BadParameter.__mro__[2]
+    if isinstance(error, click_error):
+        message = error.format_message()  # type: ignore[attr-defined]
+        return UsageError(message.rstrip("."), "", "see `kt --help` or `kt COMMAND --help`")
+    wrapped = KtError(f"{type(error).__name__}: {error}", "", "run it again with --debug")
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        wrapped = KtError(f"{error.strerror or error}{where}", "", "run it again with --debug")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _fail(error: KtError, argv: list[str]) -> int:
+    from kt_cli.ui import Out
+
+    if "--debug" in argv:
+        import traceback
+
+        traceback.print_exception(error)
+    Out(json_mode="--json" in argv).error(error)
+    return error.exit_code
+
+
+def main() -> NoReturn:
+    sys.exit(run(sys.argv[1:]))

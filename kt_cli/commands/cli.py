@@ -1,0 +1,182 @@
+"""From an options dataclass to a Typer command: `@takes(RunOptions)`.
+
+The decorated function gets `(options, ctx)`; its flags, ranges, choices and help come from the
+dataclass, so that wizard, settings and Python callers share one definition.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import typer
+
+from kt_cli.errors import UsageError
+from kt_cli.options import CommonOptions, Opt, specs
+from kt_cli.settings import Settings, load
+from kt_cli.ui import Out
+
+O = TypeVar("O")  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a command works with besides its options."""
+
+    out: Out
+    common: CommonOptions
+    settings: Settings
+    extra: tuple[str, ...] = ()
+    """Unknown flags, passed through to the engine."""
+
+    @property
+    def home(self) -> Path:
+        return self.settings.home
+
+    @property
+    def may_ask(self) -> bool:
+        return self.out.interactive and not (self.common.no_input or self.common.json)
+
+    def confirm(self, question: str) -> bool:
+        """Asks on a terminal; --yes answers yes; without a terminal the answer is no."""
+        if self.common.yes:
+            return True
+        return self.may_ask and typer.confirm(question, err=True)
+
+
+def takes(cls: type[O]) -> Callable[[Callable[[O, Context], None]], Callable[..., None]]:
+    """A command function `(options, ctx)` as a function that Typer understands."""
+
+    def decorate(function: Callable[[O, Context], None]) -> Callable[..., None]:
+        def command(ctx: typer.Context, **values: Any) -> None:
+            common = _common(ctx, values)
+            options = cls(**{name: _finish(v) for name, v in values.items()})
+            function(options, context(common, tuple(ctx.args)))
+
+        head = inspect.Parameter("ctx", _KIND, annotation=typer.Context)
+        params = [head, *_parameters(cls), *_parameters(CommonOptions)]
+        command.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]
+        command.__doc__ = function.__doc__
+        command.__name__ = function.__name__
+        return command
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """For commands that take nothing of their own."""
+
+
+def need(ctx: Context, name: str, value: str | None, question: str = "") -> str:
+    """The value, else an answer on a terminal, else an error that names what is missing."""
+    if value is not None:
+        return value
+    if not ctx.may_ask:
+        raise UsageError(f"{name.upper()} is missing", "", "give it on the command line")
+    return str(typer.prompt(question or name, err=True))
+
+
+def context(common: CommonOptions, extra: tuple[str, ...] = ()) -> Context:
+    return Context(Out(json_mode=common.json, quiet=common.quiet), common, load(), extra)
+
+
+def remember(ctx: typer.Context, common: CommonOptions) -> None:
+    """Keeps the options that stood before the command's name."""
+    ctx.obj = common
+
+
+_KIND = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _common(ctx: typer.Context, values: dict[str, Any]) -> CommonOptions:
+    before = ctx.obj if isinstance(ctx.obj, CommonOptions) else CommonOptions()
+    names = [f.name for f in dataclasses.fields(CommonOptions)]
+    return CommonOptions(**{n: values.pop(n) or getattr(before, n) for n in names})
+
+
+def _parameters(cls: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(cls)
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    built = [_parameter(n, hints[n], defaults[n], spec) for n, spec in specs(cls).items()]
+    return built
+
+
+def _parameter(name: str, hint: Any, default: Any, spec: Opt) -> inspect.Parameter:
+    base, many = _base(hint)
+    kind = str if spec.parse or spec.choices else base
+    info: Any
+    extra: dict[str, Any] = {"help": spec.help, "hidden": spec.hidden}
+    if spec.metavar:
+        extra["metavar"] = spec.metavar
+    elif spec.choices:
+        extra["metavar"] = "[" + "|".join(spec.choices) + "]"
+    check = _checker(spec, base, many)
+    if check:
+        extra["parser"] = check
+    else:
+        extra |= {"min": spec.low, "max": spec.high}
+    if spec.flags:
+        panel = spec.panel or None
+        info = typer.Option(*spec.flags, show_default=False, rich_help_panel=panel, **extra)
+    else:
+        info = typer.Argument(show_default=False, **extra)
+    plural = many and not spec.parse
+    annotation = list[kind] if plural else kind  # type: ignore[valid-type]
+    if default is None:
+        annotation = annotation | None  # type: ignore[assignment]
+    return inspect.Parameter(
+        name, _KIND, default=default, annotation=Annotated[annotation, info]
+    )
+
+
+def _checker(spec: Opt, base: type, many: bool) -> Callable[[Any], Any] | None:
+    """A parser with choices and bounds, where Typer's own conversion does not do."""
+    if not (spec.parse or spec.choices):
+        return None
+    parse = spec.parse or base
+
+    def check(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text
+        try:
+            value = parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        _check_bounds(spec, value)
+        return value
+
+    return check
+
+
+def _check_bounds(spec: Opt, value: Any) -> None:
+    if spec.choices and value not in spec.choices:
+        lowered = {c.lower(): c for c in spec.choices}
+        hint = lowered.get(str(value).lower())
+        raise typer.BadParameter(
+            f"{value!r} is not one of {', '.join(spec.choices)}"
+            + (f"; did you mean {hint!r}?" if hint else "")
+        )
+    if isinstance(value, (int, float)):
+        if spec.low is not None and value < spec.low:
+            raise typer.BadParameter(f"{value} is less than {spec.low:g}")
+        if spec.high is not None and value > spec.high:
+            raise typer.BadParameter(f"{value} is more than {spec.high:g}")
+
+
+def _base(hint: Any) -> tuple[type, bool]:
+    """The type below `| None` and `tuple[…, ...]`, and whether it was a tuple."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(a for a in get_args(hint) if a is not type(None))
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], True
+    return hint, False
+
+
+def _finish(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

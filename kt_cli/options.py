@@ -1,0 +1,315 @@
+"""What a user can ask for: one definition for flags, wizard, settings and Python callers.
+
+Each options dataclass is frozen; a field left at None is undecided and the planner settles it.
+`opt` attaches what the command line needs; `to_argv` is its inverse: parsing `to_argv(o)` gives `o`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*$", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """`24GB` is 24·10⁹, `24GiB` and `24G` are 24·2³⁰; raises ValueError."""
+    number, prefix, binary, unit = _size_parts(text)
+    decimal = bool(unit) and not binary
+    return int(number * (1000 if decimal else 1024) ** _POWER[prefix])
+
+
+def parse_count(text: str) -> int:
+    """`32k` is 32·1024 (a context length), `4096` itself; raises ValueError."""
+    number, prefix, _, unit = _size_parts(text)
+    if unit:
+        raise ValueError(f"{text!r} is a number of bytes, not of tokens")
+    return int(number * 1024 ** _POWER[prefix])
+
+
+def _size_parts(text: str) -> tuple[float, str, str, str]:
+    match = _SIZE.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a size such as 4096, 32k or 24GB")
+    number, prefix, binary, unit = match.groups()
+    return float(number), prefix.lower(), binary, unit
+
+
+def parse_ids(text: str) -> tuple[int, ...]:
+    """`0,2-3` → (0, 2, 3); raises ValueError."""
+    ids: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        ids += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """How a field looks on the command line, in settings and in the wizard."""
+
+    flags: tuple[str, ...]
+    """Empty for a positional argument."""
+    help: str
+    parse: Callable[[str], Any] | None = None
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    ask: str = ""
+    """The wizard's question; empty for what is never asked."""
+    metavar: str = ""
+    setting: str = ""
+    """Key in `kt config` that supplies it, such as server.port."""
+    panel: str = ""
+    hidden: bool = False
+
+
+def opt(*flags: str, help: str, default: Any = None, **details: Any) -> Any:
+    return field(default=default, metadata={"opt": Opt(flags, help, **details)})
+
+
+def specs(cls: type[Any] | Any) -> dict[str, Opt]:
+    """Field name → Opt, in the order of definition."""
+    return {f.name: f.metadata["opt"] for f in dataclasses.fields(cls) if "opt" in f.metadata}
+
+
+def given(options: Any) -> dict[str, Any]:
+    """The fields the user decided."""
+    defaults = {f.name: f.default for f in dataclasses.fields(options)}
+    values = {name: getattr(options, name) for name in specs(options)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def to_argv(options: Any) -> list[str]:
+    """The command-line arguments that would give these options; positionals first."""
+    known = specs(options)
+    positional: list[str] = []
+    flags: list[str] = []
+    for name, value in given(options).items():
+        spec = known[name]
+        if not spec.flags:
+            positional += [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
+        elif isinstance(value, bool):
+            flags.append(_switch(spec, value))
+        else:
+            flags += [_long(spec), render(value)]
+    return positional + flags
+
+
+def render(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _long(spec: Opt) -> str:
+    return next(f for f in spec.flags if f.startswith("--"))
+
+
+def _switch(spec: Opt, value: bool) -> str:
+    on, _, off = _long(spec).partition("/")
+    return on if value else off
+
+
+def replace_undecided(options: Any, values: Mapping[str, Any]) -> Any:
+    """`options` with `values` where a field is still undecided."""
+    taken = given(options)
+    known = specs(options)
+    fresh = {k: v for k, v in values.items() if k in known and k not in taken}
+    return dataclasses.replace(options, **fresh)
+
+
+SERVER, MEMORY, CPU, GPU, OUTPUT = "Server", "Memory", "CPU", "GPU", "What to do"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What `kt run` and `kt plan` can be told; every value given is a constraint for the plan."""
+
+    model: str | None = opt(
+        help="Name, alias, local folder or repository of the model",
+        ask="Which model?",
+        metavar="MODEL",
+    )
+    engine: str | None = opt(
+        "--engine",
+        help="Engine that runs the model",
+        choices=("auto", "embedded", "sglang"),
+        setting="run.engine",
+        panel=SERVER,
+    )
+    host: str | None = opt(
+        "-H", "--host", help="Address to listen on", setting="server.host", panel=SERVER
+    )
+    port: int | None = opt(
+        "-p", "--port", help="Port", low=1, high=65535, setting="server.port", panel=SERVER
+    )
+    served_model_name: str | None = opt(
+        "--served-model-name", help="Model name in the API", panel=SERVER
+    )
+    name: str | None = opt("--name", help="Name of this server in `kt ps`", panel=SERVER)
+    api_key: str | None = opt(
+        "--api-key", help="Key that clients must send; `auto` makes one", panel=SERVER
+    )
+    ctx_size: int | None = opt(
+        "-c",
+        "--ctx-size",
+        "--max-model-len",
+        "--context-length",
+        help="Longest context of a request, tokens (32k is 32768)",
+        parse=parse_count,
+        low=1,
+        ask="How long may a conversation be (tokens)?",
+        setting="run.ctx_size",
+        metavar="TOKENS",
+        panel=MEMORY,
+    )
+    max_running_requests: int | None = opt(
+        "--max-running-requests",
+        "--parallel",
+        help="Requests answered at once",
+        low=1,
+        ask="How many requests at once?",
+        setting="run.max_running_requests",
+        panel=MEMORY,
+    )
+    max_total_tokens: int | None = opt(
+        "--max-total-tokens",
+        help="Tokens the KV cache holds over all requests",
+        parse=parse_count,
+        low=1,
+        metavar="TOKENS",
+        panel=MEMORY,
+    )
+    kv_cache_dtype: str | None = opt(
+        "--kv-cache-dtype",
+        help="Type of the KV cache",
+        choices=("auto", "bf16", "fp8", "fp32"),
+        panel=MEMORY,
+    )
+    dtype: str | None = opt(
+        "--dtype",
+        help="Compute type of the embedded engine",
+        choices=("auto", "fp32", "bf16"),
+        panel=CPU,
+    )
+    kt_method: str | None = opt(
+        "--kt-method",
+        help="Format and kernel of the experts on the CPU",
+        choices=(
+            "BF16",
+            "INT8",
+            "INT4",
+            "AMXINT8",
+            "AMXINT4",
+            "FP8",
+            "FP8_PERCHANNEL",
+            "RAWINT4",
+            "GPTQ_INT4",
+            "MXFP4",
+            "MXFP8",
+            "NVFP4",
+            "LLAMAFILE",
+        ),
+        panel=CPU,
+    )
+    weights_path: str | None = opt(
+        "--weights-path",
+        "--kt-weight-path",
+        help="Folder of converted CPU expert weights",
+        metavar="PATH",
+        panel=CPU,
+    )
+    cpu_threads: int | None = opt(
+        "--cpu-threads",
+        "--kt-cpuinfer",
+        help="CPU threads for the experts",
+        low=1,
+        setting="run.cpu_threads",
+        panel=CPU,
+    )
+    numa_nodes: tuple[int, ...] | None = opt(
+        "--numa-nodes",
+        "--kt-numa-nodes",
+        help="NUMA nodes to use, such as 0,1",
+        parse=parse_ids,
+        metavar="NODES",
+        panel=CPU,
+    )
+    gpu_experts: int | None = opt(
+        "--gpu-experts",
+        "--kt-num-gpu-experts",
+        help="Experts per layer kept on the GPU",
+        low=0,
+        panel=GPU,
+    )
+    tp: int | None = opt(
+        "--tp", "--tensor-parallel-size", help="GPUs to split the model over", low=1, panel=GPU
+    )
+    mem_fraction: float | None = opt(
+        "--mem-fraction-static",
+        help="Share of free GPU memory for weights and KV cache",
+        low=0.05,
+        high=0.99,
+        panel=GPU,
+    )
+    chunked_prefill_size: int | None = opt(
+        "--chunked-prefill-size",
+        help="Tokens of a prompt computed at once",
+        parse=parse_count,
+        low=1,
+        metavar="TOKENS",
+        panel=GPU,
+    )
+    gpu_prefill_threshold: int | None = opt(
+        "--kt-gpu-prefill-threshold",
+        "--kt-gpu-prefill-token-threshold",
+        help="Prompt length from which a layer's experts are computed on the GPU",
+        parse=parse_count,
+        low=0,
+        metavar="TOKENS",
+        panel=GPU,
+    )
+    deferred_experts: int | None = opt(
+        "--kt-max-deferred-experts-per-token",
+        help="Experts per token computed one layer late (changes results a little)",
+        low=0,
+        panel=GPU,
+    )
+    attention_backend: str | None = opt(
+        "--attention-backend", help="Attention kernels of SGLang", panel=GPU
+    )
+    device: str | None = opt(
+        "--device", help="Device of all but the experts: cpu, cuda, cuda:1", panel=GPU
+    )
+    rules: str | None = opt(
+        "--rules", help="Injection rules (YAML) of the embedded engine", metavar="FILE", panel=CPU
+    )
+    experts_backend: str | None = opt(
+        "--experts-backend",
+        help="Expert operator of the embedded engine",
+        choices=("auto", "kt_moe", "torch"),
+        panel=CPU,
+    )
+    trust_remote_code: bool = opt(
+        "--trust-remote-code",
+        help="Allow Python code that the model's repository brings",
+        default=False,
+        panel=SERVER,
+    )
+    force: bool = opt(
+        "--force", help="Start although the plan does not fit", default=False, panel=OUTPUT
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommonOptions:
+    """Options that every command understands, before or after its name."""
+
+    json: bool = opt("--json", help="Print data as JSON", default=False)
+    quiet: bool = opt("-q", "--quiet", help="Print results and errors only", default=False)
+    yes: bool = opt("-y", "--yes", help="Answer yes to every question", default=False)
+    no_input: bool = opt("--no-input", help="Never ask; fail instead", default=False)
+    debug: bool = opt("--debug", help="Show tracebacks and details", default=False)
