@@ -16,6 +16,8 @@ class Core:
     cpus: tuple[int, ...]
     node: int
     socket: int = 0
+    efficiency: bool = False
+    """A small core of a hybrid processor (Intel's E-cores, Arm's LITTLE)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class Gpu:
     capability: tuple[int, int] | None = None
     pcie_gen: int | None = None
     pcie_width: int | None = None
+    pcie_max_gen: int | None = None
+    """Best the card itself can do; `pcie_gen` is what card and slot can do together."""
+    pcie_max_width: int | None = None
+    bus: str = ""
+    """PCI address, 0000:17:00.0."""
     node: int | None = None
     mig: bool = False
 
@@ -146,6 +153,8 @@ class Machine:
     system: System = field(default_factory=System)
     source: str = ""
     """Where the facts come from: "this machine", a preset with its source, a file."""
+    problems: tuple[str, ...] = ()
+    """What could not be read, one sentence each."""
 
     @property
     def worker_nodes(self) -> tuple[NumaNode, ...]:
