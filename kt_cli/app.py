@@ -1,4 +1,4 @@
-"""The mouth of `kt`: finds the command's module, and turns errors into exit codes. No logic here."""
+"""The mouth of `kt`: finds a command's module and turns errors into exit codes. No logic here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typer.core import TyperCommand, TyperGroup
 from kt_cli.errors import INTERRUPTED, KtError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
+    "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
 }
 """Name → (module, one line of help). A module has `cli`: a command function or a Typer."""
 

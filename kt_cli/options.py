@@ -1,7 +1,7 @@
 """What a user can ask for: one definition for flags, wizard, settings and Python callers.
 
 Each options dataclass is frozen; a field left at None is undecided and the planner settles it.
-`opt` attaches what the command line needs; `to_argv` is its inverse: parsing `to_argv(o)` gives `o`.
+`opt` attaches what the command line needs; `to_argv` is its inverse: parsing it gives `o` again.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def read_value(key: Key, text: str) -> Any:
     except ValueError as error:
         raise UsageError(f"{key.name} cannot be {text!r}", str(error), key.help) from error
     if key.spec.choices and value not in key.spec.choices:
-        raise UsageError(f"{key.name} cannot be {text!r}", f"choices: {', '.join(key.spec.choices)}")
+        raise UsageError(
+            f"{key.name} cannot be {text!r}", f"choices: {', '.join(key.spec.choices)}"
+        )
     low, high = key.spec.low, key.spec.high
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"allowed: {low:g}" + (f" to {high:g}" if high is not None else " or more")
@@ -217,7 +219,7 @@ def _read_upstream(path: Path) -> dict[str, Any]:
         return {}
     values = dict(_flatten(tree)) if isinstance(tree, Mapping) else {}
     known = {n: values[n] for n in _UPSTREAM if n in values}
-    if known.get("server.host") in ("0.0.0.0", "::"):  # noqa: S104
+    if known.get("server.host") in ("0.0.0.0", "::"):
         del known["server.host"]
     return {name: _checked(path, name, value) for name, value in known.items()}
 

@@ -130,9 +130,7 @@ def _parameter(name: str, hint: Any, default: Any, spec: Opt) -> inspect.Paramet
     annotation = list[kind] if plural else kind  # type: ignore[valid-type]
     if default is None:
         annotation = annotation | None  # type: ignore[assignment]
-    return inspect.Parameter(
-        name, _KIND, default=default, annotation=Annotated[annotation, info]
-    )
+    return inspect.Parameter(name, _KIND, default=default, annotation=Annotated[annotation, info])
 
 
 def _checker(spec: Opt, base: type, many: bool) -> Callable[[Any], Any] | None:

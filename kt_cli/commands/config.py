@@ -34,7 +34,9 @@ def get(options: KeyOptions, ctx: Context) -> None:
     """Print one setting."""
     name = need(ctx, "key", options.key)
     value = ctx.settings.get(name)
-    ctx.out.result("config", {"key": name, "value": value.value, "origin": value.origin}, _text(value.value))
+    ctx.out.result(
+        "config", {"key": name, "value": value.value, "origin": value.origin}, _text(value.value)
+    )
 
 
 @cli.command("set")

@@ -66,7 +66,9 @@ def _tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
     hints = [args[0]] * len(data) if len(args) == 2 and args[1] is Ellipsis else list(args)
     if len(hints) != len(data):
         raise ShapeError(f"{where} has {len(data)} items, not {len(hints)}")
-    return tuple(_value(h, d, f"{where}[{i}]") for i, (h, d) in enumerate(zip(hints, data, strict=True)))
+    return tuple(
+        _value(h, d, f"{where}[{i}]") for i, (h, d) in enumerate(zip(hints, data, strict=True))
+    )
 
 
 def _scalar(hint: Any, data: Any, where: str) -> Any:
