@@ -30,7 +30,7 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
-            return None
+            raise _unknown(cmd_name)
         module, summary = COMMANDS[cmd_name]
         if self._listing:
             return TyperCommand(cmd_name, help=summary)
@@ -39,6 +39,18 @@ class LazyGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self._listing = True
         super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._listing = True
+        return super().shell_complete(ctx, incomplete)
+
+
+def _unknown(name: str) -> UsageError:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    fix = f"did you mean `kt {close[0]}`?" if close else "see `kt --help`"
+    return UsageError(f"no command is called {name!r}", "", fix)
 
 
 def _load(name: str, module: str) -> Any:
@@ -80,6 +92,10 @@ def run(argv: list[str]) -> int:
     """Runs one command line and returns its exit code."""
     if argv in (["--version"], ["-V"]):
         argv = ["version"]
+    if "_KT_COMPLETE" in os.environ:
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         result = _root().main(args=argv, prog_name="kt", standalone_mode=False)
         return result if isinstance(result, int) else 0

@@ -1,0 +1,45 @@
+"""`kt completion SHELL`: print the script that completes `kt`, or install it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer.completion
+
+from kt_cli.commands.cli import Context, takes
+from kt_cli.errors import UsageError
+from kt_cli.options import opt
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionOptions:
+    shell: str | None = opt(help="bash, zsh or fish; the login shell when left out", choices=SHELLS)
+    install: bool = opt("--install", help="Write it where the shell looks for it", default=False)
+
+
+@takes(CompletionOptions)
+def cli(options: CompletionOptions, ctx: Context) -> None:
+    """Print the completion script of a shell, or install it with --install."""
+    shell = options.shell or _login_shell()
+    if options.install:
+        _, path = typer.completion.install(shell=shell, prog_name="kt", complete_var="_KT_COMPLETE")
+        data = {"shell": shell, "path": str(path)}
+        ctx.out.result("completion", data, f"completion is in {path}; open a new {shell} to use it")
+        return
+    script = typer.completion.get_completion_script(
+        prog_name="kt", complete_var="_KT_COMPLETE", shell=shell
+    )
+    ctx.out.result("completion", {"shell": shell, "script": script}, script)
+
+
+def _login_shell() -> str:
+    name = Path(os.environ.get("SHELL", "")).name
+    if name not in SHELLS:
+        raise UsageError(
+            "SHELL is missing", "the login shell is none of them", "name bash, zsh or fish"
+        )
+    return name

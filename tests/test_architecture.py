@@ -1,0 +1,99 @@
+"""The walls of the house: who may import whom, who may print, what is imported at start-up."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kt_cli
+
+ROOT = Path(kt_cli.__file__).parent
+GROUND = {"errors", "options"}
+"""Leaves that import the standard library only, so that any room may stand on them."""
+
+ALLOWED = {
+    "core": {"core"},
+    "engines": {"core", "engines"},
+    "probe": {"core", "probe"},
+    "weights": {"core", "weights"},
+    "catalog": {"core", "catalog", "weights"},
+    "runtime": {"core", "runtime"},
+    "embedded": {"core", "embedded", "weights"},
+    "training": {"core", "training", "embedded", "weights"},
+    "ui": {"core", "ui"},
+    "chat": {"core", "chat", "ui", "runtime"},
+    "bench": {"core", "bench"},
+    "doctor": {"core", "doctor", "probe"},
+    "wizard": {"core", "wizard", "ui"},
+    "settings": set(),
+}
+LIGHT_STDLIB_ONLY = ("core", "errors", "options")
+HEAVY = {"torch", "transformers", "sglang", "kt_kernel", "kt_moe", "openai", "pydantic"}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_imported(path: Path) -> set[str]:
+    ours = (name.split(".") for name in imports(path))
+    return {parts[1] for parts in ours if parts[0] == "kt_cli" and len(parts) > 1}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_imports_only_the_rooms_below_it(path: Path) -> None:
+    here = room(path)
+    if here in ("app", "commands", "__main__", "__init__"):
+        return
+    allowed = ALLOWED.get(here, set()) | GROUND | {"__version__"}
+    assert rooms_imported(path) <= allowed
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_core_needs_the_standard_library_alone(path: Path) -> None:
+    if room(path) not in LIGHT_STDLIB_ONLY:
+        return
+    foreign = {n.split(".")[0] for n in imports(path)} - set(sys.stdlib_module_names)
+    assert foreign <= {"kt_cli"}
+
+
+def test_the_kernels_do_not_know_the_command_line() -> None:
+    import kt_moe
+
+    for path in Path(kt_moe.__file__).parent.rglob("*.py"):
+        assert not any(name.split(".")[0] == "kt_cli" for name in imports(path)), path
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["config", "list"], ["version"]], ids=" ".join)
+def test_light_commands_import_nothing_heavy(argv: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from kt_cli.app import run; run(sys.argv[1:]);"
+        "print(*(m for m in sys.modules if '.' not in m), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"KT_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path)},
+    )
+    assert HEAVY.isdisjoint(done.stderr.split())

@@ -1,0 +1,64 @@
+"""The mouth: help, exit codes, JSON envelopes, refusals without a terminal."""
+
+import json
+
+import pytest
+
+from kt_cli.app import COMMANDS, run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("KT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_help_lists_every_command(capsys) -> None:
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys) -> None:
+    assert run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert (f"Usage: kt {name}" in shown and "--json" in shown) or "Commands:" in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["frobnicate"], 2),
+        (["config", "get", "no.such"], 3),
+        (["config", "set", "server.port", "70000"], 2),
+        (["config", "get"], 2),
+        (["config", "get", "server.port", "--what"], 2),
+        (["config", "reset", "--no-input"], 2),
+    ],
+)
+def test_exit_codes(argv: list[str], code: int, capsys) -> None:
+    assert run(argv) == code
+    assert capsys.readouterr().err.startswith("error: ")
+    assert run([*argv, "--json"]) == code
+    body = json.loads(capsys.readouterr().out)
+    assert body["schema"] == "kt.error/1" and body["error"]["exit_code"] == code
+
+
+@pytest.mark.parametrize("argv", [["--json", "config", "list"], ["config", "list", "--json"]])
+def test_common_options_stand_before_or_after_the_command(argv: list[str], capsys) -> None:
+    assert run(argv) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["schema"] == "kt.config/1"
+    assert data["settings"]["server.port"] == {"value": 30000, "origin": "default"}
+
+
+def test_a_typo_names_the_nearest_command(capsys) -> None:
+    run(["confg"])
+    assert "config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_the_hook(shell: str, capsys) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_KT_COMPLETE" in capsys.readouterr().out
