@@ -1,0 +1,135 @@
+"""The routes of the OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from kt_cli.embedded.server.answer import CLIENT_GONE, EventStream, Exchange, answer_whole
+from kt_cli.embedded.server.errors import ApiError, from_exception, model_not_found, unknown_route
+from kt_cli.embedded.server.fields import parse_body
+from kt_cli.embedded.server.guard import KeyGuard, read_body
+from kt_cli.embedded.server.metrics import CONTENT_TYPE
+from kt_cli.embedded.server.schema import (
+    ChatRequest,
+    CompletionRequest,
+    parse_chat,
+    parse_completion,
+)
+from kt_cli.embedded.server.state import State
+from kt_cli.embedded.server.submit import submit
+
+Parse = Callable[[Mapping[str, Any]], ChatRequest | CompletionRequest]
+Endpoint = Callable[[Request], Awaitable[Any]]
+log = logging.getLogger(__name__)
+
+
+def create_app(state: State) -> Any:
+    """An ASGI application over `state`; CORS stays off."""
+    routes = [
+        Route("/health", _health(state), methods=["GET"]),
+        Route("/metrics", _metrics(state), methods=["GET"]),
+        Route("/v1/models", _models(state), methods=["GET"]),
+        Route("/v1/models/{name:path}", _model(state), methods=["GET"]),
+        Route("/v1/chat/completions", _generate(state, "chat", parse_chat), methods=["POST"]),
+        Route(
+            "/v1/completions", _generate(state, "completions", parse_completion), methods=["POST"]
+        ),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(KeyGuard, key=state.api_key)],
+        exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error},
+    )
+
+
+def _generate(state: State, name: str, parse: Parse) -> Endpoint:
+    async def answer(request: Request) -> Any:
+        parsed = parse(parse_body(await read_body(request, state.limits.body_bytes)))
+        exchange = Exchange(state, parsed, await submit(state, parsed))
+        if parsed.stream:
+            return EventStream(exchange, name)
+        return await answer_whole(exchange, request.receive)
+
+    async def endpoint(request: Request) -> Any:
+        try:
+            response = await answer(request)
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            failure = from_exception(error)
+            if failure.code == "internal_error":
+                log.exception("request failed", exc_info=error)
+            response = error_response(failure)
+        if not isinstance(response, EventStream):
+            state.metrics.count(name, response.status_code)
+        return response
+
+    return endpoint
+
+
+def _health(state: State) -> Endpoint:
+    async def endpoint(_: Request) -> Any:
+        status, body = state.health()
+        return JSONResponse(body, status)
+
+    return endpoint
+
+
+def _metrics(state: State) -> Endpoint:
+    async def endpoint(_: Request) -> Any:
+        return PlainTextResponse(state.render_metrics(), media_type=CONTENT_TYPE)
+
+    return endpoint
+
+
+def _models(state: State) -> Endpoint:
+    async def endpoint(_: Request) -> Any:
+        return JSONResponse({"object": "list", "data": [_describe(state)]})
+
+    return endpoint
+
+
+def _model(state: State) -> Endpoint:
+    async def endpoint(request: Request) -> Any:
+        name = request.path_params["name"]
+        if name != state.model_name:
+            raise model_not_found(name)
+        return JSONResponse(_describe(state))
+
+    return endpoint
+
+
+def _describe(state: State) -> dict[str, Any]:
+    return {
+        "id": state.model_name,
+        "object": "model",
+        "created": state.created,
+        "owned_by": "kt",
+        "max_model_len": state.engine.context,
+    }
+
+
+def error_response(error: ApiError) -> Any:
+    return JSONResponse(error.body(), error.status, headers=error.headers)
+
+
+async def _on_api_error(_: Request, error: ApiError) -> Any:
+    return error_response(error)
+
+
+async def _on_http_error(request: Request, error: Any) -> Any:
+    if error.status_code == 404:
+        return error_response(unknown_route(request.method, request.url.path))
+    if error.status_code == 405:
+        message = f"Not allowed to {request.method} on {request.url.path}"
+        return error_response(ApiError(405, message, code="method_not_allowed"))
+    return error_response(ApiError(error.status_code, str(error.detail)))

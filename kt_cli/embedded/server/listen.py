@@ -1,0 +1,68 @@
+"""Opens the port and says where it is, before anything slow happens."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+
+from kt_cli.errors import AuthError, KtError
+
+BACKLOG = 2048
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def require_key(host: str, key: str) -> None:
+    """Only this machine may use a server without a key."""
+    if not key and not is_loopback(host):
+        raise AuthError(
+            f"Refusing to listen on {host} without an API key",
+            "Everybody who reaches that address could use the server",
+            "Set `KT_API_KEY`, or listen on 127.0.0.1",
+        )
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        why = error.strerror or str(error)
+        raise KtError(
+            f"Cannot listen on {host}", why, "Check the address given to `--host`"
+        ) from None
+    sock = socket.socket(family, kind)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _port_error(host, port, error) from None
+    sock.set_inheritable(False)
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _port_error(host: str, port: int, error: OSError) -> KtError:
+    what = f"Cannot listen on {host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return KtError(what, "Another process listens there", "Choose another `--port`")
+    if error.errno == errno.EACCES:
+        return KtError(what, "Ports below 1024 need privileges", "Choose a `--port` from 1024 on")
+    return KtError(what, os.strerror(error.errno or 0), "Check `--host` and `--port`")

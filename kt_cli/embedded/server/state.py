@@ -1,0 +1,86 @@
+"""`State`: what the server knows about its engine, from the first moment to the last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kt_cli.embedded.api import Engine, Handle
+from kt_cli.embedded.server.errors import loading, overloaded, shutting_down
+from kt_cli.embedded.server.generation import Generation
+from kt_cli.embedded.server.metrics import Metrics
+
+Phase = Literal["loading", "ready", "stopping"]
+MAX_IN_FLIGHT = 1024
+"""Answers running or waiting; each one costs a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    body_bytes: int = 16 * 2**20
+    in_flight: int = MAX_IN_FLIGHT
+    keep_alive_s: float = 15.0
+    """A comment goes out on a silent stream after that time, so that proxies keep it open."""
+
+
+class State:
+    """Shared by all requests of one server; only the event loop's thread changes it."""
+
+    def __init__(self, model_name: str, *, api_key: str = "", limits: Limits | None = None) -> None:
+        self.model_name = model_name
+        self.api_key = api_key
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.created = int(time.time())
+        self._phase: Phase = "loading"
+        self._progress: tuple[float, str] = (0.0, "starting")
+        self._engine: Engine | None = None
+        self._running: set[Generation] = set()
+
+    def report(self, fraction: float, stage: str) -> None:
+        self._progress = (fraction, stage)
+
+    def ready(self, engine: Engine) -> None:
+        self._engine = engine
+        if self._phase == "loading":
+            self._phase = "ready"
+
+    def stop(self) -> None:
+        """Ends every running answer; later requests are refused."""
+        self._phase = "stopping"
+        for generation in tuple(self._running):
+            generation.stop(shutting_down())
+
+    @property
+    def engine(self) -> Engine:
+        if self._phase == "stopping":
+            raise shutting_down()
+        if self._engine is None:
+            raise loading()
+        return self._engine
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        body: dict[str, Any] = {"status": self._phase, "model": self.model_name}
+        if self._phase == "loading":
+            body["progress"], body["stage"] = self._progress
+        return (200 if self._phase == "ready" else 503), body
+
+    def render_metrics(self) -> str:
+        return self.metrics.render(self._engine.stats() if self._engine else None)
+
+    def room_for(self, answers: int) -> None:
+        held = sum(len(generation.handles) for generation in self._running)
+        if held + answers > self.limits.in_flight:
+            raise overloaded(self.limits.in_flight)
+
+    def start(self, handles: Sequence[Handle]) -> Generation:
+        generation = Generation(handles)
+        self._running.add(generation)
+        generation.start()
+        return generation
+
+    def end(self, generation: Generation) -> None:
+        self._running.discard(generation)
+        generation.stop()

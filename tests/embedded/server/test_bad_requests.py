@@ -1,0 +1,250 @@
+"""Every bad request gets an error in the shape of the OpenAI API, and the engine none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kt_cli.embedded.server import Limits
+from kt_cli.embedded.server.errors import ApiError
+from kt_cli.embedded.server.schema import parse_chat, parse_completion
+from tests.embedded.server.fake import Script
+from tests.embedded.server.running import Running, serving
+
+USER = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with serving(Script(context=64), limits=Limits(body_bytes=20_000)) as running:
+        yield running
+
+
+def error_of(response: httpx.Response) -> dict[str, object]:
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert isinstance(body["error"]["message"], str)
+    return body["error"]
+
+
+BAD_CHAT = [
+    ({"messages": USER}, "model", "missing_required_parameter"),
+    ({"model": "fake"}, "messages", "missing_required_parameter"),
+    ({"model": 3, "messages": USER}, "model", "invalid_type"),
+    ({"messages": []}, "messages", "empty_array"),
+    ({"messages": "hi"}, "messages", "invalid_type"),
+    ({"messages": ["hi"]}, "messages[0]", "invalid_type"),
+    ({"messages": [{"content": "hi"}]}, "messages[0].role", "missing_required_parameter"),
+    ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "invalid_value"),
+    ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "invalid_type"),
+    (
+        {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]},
+        "messages[0].role",
+        "unsupported_parameter",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages[0].content[0].type",
+        "unsupported_parameter",
+    ),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+        "messages[0].content[0].text",
+        "missing_required_parameter",
+    ),
+    ({"n": 1_000_000}, "n", "integer_above_max_value"),
+    ({"n": 0}, "n", "integer_below_min_value"),
+    ({"n": "2"}, "n", "invalid_type"),
+    ({"n": True}, "n", "invalid_type"),
+    ({"temperature": "hot"}, "temperature", "invalid_type"),
+    ({"temperature": 2.5}, "temperature", "decimal_above_max_value"),
+    ({"top_p": -0.1}, "top_p", "decimal_below_min_value"),
+    ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
+    ({"max_tokens": 1.5}, "max_tokens", "invalid_type"),
+    ({"max_tokens": 60}, "max_tokens", "context_length_exceeded"),
+    ({"max_completion_tokens": 60}, "max_completion_tokens", "context_length_exceeded"),
+    ({"stream": "yes"}, "stream", "invalid_type"),
+    ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+    ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
+    ({"stop": [""]}, "stop[0]", "string_below_min_length"),
+    ({"stop": [1]}, "stop[0]", "invalid_type"),
+    ({"stop": ["x"] * 17}, "stop", "array_above_max_length"),
+    ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
+    ({"logit_bias": [1]}, "logit_bias", "invalid_type"),
+    ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),
+    ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+    ({"response_format": "json"}, "response_format", "invalid_type"),
+    ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+    ({"functions": [{}]}, "functions", "unsupported_parameter"),
+    ({"temprature": 1}, "temprature", "unknown_parameter"),
+    (
+        {"messages": [{"role": "user", "content": "break the template"}]},
+        "messages",
+        "invalid_value",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "x" * 100}]},
+        "messages",
+        "context_length_exceeded",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "code"), BAD_CHAT, ids=lambda v: str(v)[:40])
+def test_bad_chat(server, body, param, code):
+    missing = code == "missing_required_parameter" and param in ("model", "messages")
+    full = body if missing else {"model": "fake", "messages": USER, **body}
+    response = server.post("/v1/chat/completions", full)
+    error = error_of(response)
+    assert response.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert (error["param"], error["code"]) == (param, code)
+
+
+BAD_COMPLETIONS = [
+    ({}, "prompt", "missing_required_parameter"),
+    ({"prompt": []}, "prompt", "empty_array"),
+    ({"prompt": ""}, "prompt", "empty_prompt"),
+    ({"prompt": {"a": 1}}, "prompt", "invalid_type"),
+    ({"prompt": [1, "a"]}, "prompt[0]", "invalid_type"),
+    ({"prompt": [-1]}, "prompt", "invalid_value"),
+    ({"prompt": "x", "echo": True}, "echo", "unsupported_parameter"),
+    ({"prompt": "x", "suffix": "y"}, "suffix", "unsupported_parameter"),
+    ({"prompt": "x", "best_of": 3}, "best_of", "unsupported_parameter"),
+    ({"prompt": "x", "logprobs": 30}, "logprobs", "integer_above_max_value"),
+    ({"prompt": "x" * 64}, "prompt", "context_length_exceeded"),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "code"), BAD_COMPLETIONS, ids=lambda v: str(v)[:40])
+def test_bad_completion(server, body, param, code):
+    response = server.post("/v1/completions", {"model": "fake", **body})
+    error = error_of(response)
+    assert (response.status_code, error["param"], error["code"]) == (400, param, code)
+
+
+def test_unknown_model_is_not_found(server):
+    response = server.post("/v1/chat/completions", {"model": "gpt", "messages": USER})
+    assert response.status_code == 404
+    assert error_of(response)["code"] == "model_not_found"
+    assert httpx.get(f"{server.url}/v1/models/a/b").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"model": NaN}',
+        b"[" * 15_000,
+        b'{"n": ' + b"1" * 6000 + b"}",
+    ],
+    ids=lambda raw: repr(raw[:12]),
+)
+def test_broken_json(server, raw):
+    headers = {"content-type": "application/json"}
+    response = httpx.post(f"{server.url}/v1/completions", content=raw, headers=headers)
+    assert response.status_code == 400
+    assert error_of(response)["code"] in ("invalid_json", "invalid_type")
+
+
+def test_lone_surrogates_never_reach_the_tokenizer(server):
+    raw = b'{"model": "fake", "prompt": "\\ud800"}'
+    headers = {"content-type": "application/json"}
+    response = httpx.post(f"{server.url}/v1/completions", content=raw, headers=headers)
+    assert error_of(response)["code"] == "invalid_unicode"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_huge_body(server, chunked):
+    raw = b'{"prompt": "' + b"x" * 30_000 + b'"}'
+    content = iter([raw[:15_000], raw[15_000:]]) if chunked else raw
+    headers = {"content-type": "application/json"}
+    response = httpx.post(f"{server.url}/v1/completions", content=content, headers=headers)
+    assert response.status_code == 413
+    assert error_of(response)["code"] == "body_too_large"
+
+
+def test_a_form_is_not_json(server):
+    response = httpx.post(f"{server.url}/v1/completions", data={"model": "fake"})
+    assert response.status_code == 415
+    assert error_of(response)["code"] == "unsupported_content_type"
+
+
+def test_unknown_url_and_method(server):
+    response = httpx.get(f"{server.url}/v1/embeddings")
+    assert response.status_code == 404
+    assert error_of(response)["code"] == "unknown_url"
+    response = httpx.get(f"{server.url}/v1/chat/completions")
+    assert response.status_code == 405
+    assert error_of(response)["code"] == "method_not_allowed"
+
+
+def test_more_requests_than_the_server_holds():
+    with serving(limits=Limits(in_flight=2)) as server:
+        response = server.chat(n=3)
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert error_of(response)["code"] == "server_overloaded"
+        assert server.chat(n=2).status_code == 200
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        "model",
+        "messages",
+        "prompt",
+        "n",
+        "stop",
+        "stream",
+        "stream_options",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "temperature",
+        "top_k",
+        "max_tokens",
+        "seed",
+        "suffix",
+        "echo",
+        "best_of",
+        "x",
+    ]
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(NAMES, JSON, max_size=6))
+def test_any_body_is_parsed_or_refused(body):
+    for parse in (parse_chat, parse_completion):
+        try:
+            request = parse(body)
+        except ApiError as error:
+            assert error.status == 400
+        else:
+            assert 1 <= request.n <= 128
+
+
+def test_the_engine_saw_no_bad_request(server):
+    assert server.engine.submitted == []
