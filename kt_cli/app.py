@@ -15,6 +15,7 @@ from kt_cli.errors import INTERRUPTED, KtError, UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
+    "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
     "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
 }
 """Name → (module, one line of help). A module has `cli`: a command function or a Typer."""

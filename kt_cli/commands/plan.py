@@ -1,0 +1,55 @@
+"""`kt plan`: where every byte of a model would go, how fast it would be, and why."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, fields
+from typing import Any
+
+import typer
+
+from kt_cli.commands.cli import Context, need, takes
+from kt_cli.commands.planned import Planned, plan_for
+from kt_cli.core.serial import to_plain
+from kt_cli.errors import DoesNotFitError
+from kt_cli.options import RunOptions, opt, to_argv
+from kt_cli.ui.plan import picture, reasons
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions(RunOptions):
+    explain: bool = opt("--explain", help="Show every decision and formula", default=False)
+
+    def run(self) -> RunOptions:
+        """What `kt run` would be told."""
+        return RunOptions(**{f.name: getattr(self, f.name) for f in fields(RunOptions)})
+
+
+@takes(PlanOptions)
+def cli(options: PlanOptions, ctx: Context) -> None:
+    """Show memory, speed, reasons and the exact command for a model, without loading it."""
+    from kt_cli import catalog, probe
+
+    name = need(ctx, "model", options.model, "Which model?")
+    machine = probe.machine(home=ctx.home)
+    planned = plan_for(options.run(), ctx, machine, catalog.find(name))
+    show(planned, ctx, options.explain)
+    if not (planned.plan.fits or options.force):
+        raise typer.Exit(DoesNotFitError.exit_code)
+
+
+def show(planned: Planned, ctx: Context, explain: bool) -> None:
+    plan = planned.plan
+    human = [*picture(plan), *(reasons(plan) if explain else ()), "", command(planned.options)]
+    ctx.out.result("plan", as_json(planned), *human)
+
+
+def as_json(planned: Planned) -> dict[str, Any]:
+    plan = planned.plan
+    fixes = [to_plain(fix) for problem in plan.problems for fix in problem.fixes]
+    extra = {"fits": plan.fits, "fixes": fixes, "command": command(planned.options)}
+    return {**to_plain(plan), **extra}
+
+
+def command(options: RunOptions) -> str:
+    return shlex.join(["kt", "run", *to_argv(options)])

@@ -1,0 +1,56 @@
+"""From options to a plan: shared by `plan`, `run`, `fit` and the wizard, so that they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kt_cli.commands.cli import Context
+from kt_cli.core.machine import Machine
+from kt_cli.core.model import Model
+from kt_cli.core.plan import Plan, Source
+from kt_cli.core.plan_run import Origins, plan_run
+from kt_cli.engines.facts import read_facts
+from kt_cli.options import RunOptions, given, replace_undecided, specs
+from kt_cli.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan with what it was made from."""
+
+    plan: Plan
+    machine: Machine
+    model: Model
+    options: RunOptions
+
+
+def plan_for(options: RunOptions, ctx: Context, machine: Machine, model: Model) -> Planned:
+    """Fills what the settings know, then plans."""
+    full, origins = with_settings(options, ctx.settings)
+    plan = plan_run(machine, model, full, read_facts(), origins)
+    return Planned(plan, machine, model, full)
+
+
+def with_settings(options: RunOptions, settings: Settings) -> tuple[RunOptions, Origins]:
+    """Undecided fields from the environment and the configuration, and who decided each."""
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    words: dict[str, str] = {}
+    taken = given(options)
+    for name, spec in specs(RunOptions).items():
+        if not spec.setting or name in taken:
+            continue
+        found = settings.get(spec.setting)
+        if found.origin == "default" or found.value is None:
+            continue
+        values[name], words[name] = found.value, found.origin
+        sources[name] = "environment" if found.origin.startswith("KT_") else "config"
+    return replace_undecided(options, values), Origins(sources, words)
+
+
+def joined(first: Origins, second: Origins) -> Origins:
+    """Origins of two fillings; the first wins."""
+    sources: Mapping[str, Source] = {**second.sources, **first.sources}
+    return Origins(sources, {**second.words, **first.words})

@@ -1,0 +1,209 @@
+"""A plan as a person reads it: memory bars, speed, reasons, ways out. Renders, never computes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kt_cli.core.plan import Decision, Item, Plan, Pool, Problem, Range
+from kt_cli.core.units import gb, tokens
+from kt_cli.ui.out import table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+WIDTH = 78
+BAR = 44
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    glyph: str
+    ascii: str
+    colour: str
+
+
+_MARKS = {
+    "experts": Mark("█", "#", "green"),
+    "weights": Mark("▓", "=", "blue"),
+    "KV cache": Mark("▒", "%", "magenta"),
+    "other": Mark("▚", "+", "yellow"),
+    "in use": Mark("▞", "x", "red"),
+    "free": Mark("░", ".", "bright_black"),
+}
+_EXPERTS = ("experts", "GPU experts")
+_WEIGHTS = (
+    "attention",
+    "dense MLP",
+    "shared experts",
+    "embedding",
+    "router, norms",
+    "vision",
+    "draft",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    unicode: bool = True
+
+    def mark(self, kind: str) -> str:
+        mark = _MARKS[kind]
+        return mark.glyph if self.unicode else mark.ascii
+
+    def text(self, words: str) -> str:
+        return words if self.unicode else words.translate(_PLAIN)
+
+
+_PLAIN = str.maketrans({"·": "*", "×": "x", "→": ">", "–": "-", "▕": "|", "▏": "|", "÷": "/"})
+
+
+def style() -> Style:
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+    return Style(unicode=encoding == "utf8")
+
+
+def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
+    """Title, a bar and a legend for each pool, speed, problems with their ways out."""
+    chosen = look or style()
+    lines: list[RenderableType] = [chosen.text(_title(plan)), ""]
+    for pool in plan.pools:
+        lines += _pool(pool, chosen)
+    lines += [chosen.text(line) for line in (*speed_lines(plan), *_summary(plan))]
+    for problem in plan.problems:
+        lines += [chosen.text(line) for line in problem_lines(problem)]
+    return lines
+
+
+def reasons(plan: Plan) -> list[RenderableType]:
+    """Every decision with why and source, then every line of the ledger with its formula."""
+    chosen = style()
+    decided = [_row(d, chosen) for d in plan.decisions]
+    lines: list[RenderableType] = [table(("decision", "value", "why", "by"), decided)]
+    for pool in plan.pools:
+        rows = [(i.name, gb(i.bytes), chosen.text(i.formula)) for i in pool.items]
+        rows.append(("margin", gb(pool.margin), "kept free"))
+        rows.append(("left", gb(pool.left), f"of {gb(pool.free)} free now"))
+        lines.append(table((pool.name, "bytes>", "formula"), rows))
+    return lines
+
+
+def speed_lines(plan: Plan) -> list[str]:
+    speed = plan.speed
+    parts = [
+        ("decode", speed.decode, "tok/s"),
+        ("prefill", speed.prefill, "tok/s"),
+        ("load", speed.load_s, "s"),
+    ]
+    shown = [f"{name} {span(r)} {unit}" for name, r, unit in parts if r]
+    limit = [f"limit: {speed.limit}"] if speed.limit else []
+    return ["   ".join(shown), *limit] if shown else limit
+
+
+def span(range_: Range) -> str:
+    low, high = _short(range_.low), _short(range_.high)
+    return low if low == high else f"{low}–{high}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def problem_lines(problem: Problem) -> Iterable[str]:
+    yield f"{problem.severity}: {problem.what}"
+    if problem.why:
+        yield f"  why: {problem.why}"
+    for fix in problem.fixes:
+        flag = f"   {fix.flag}" if fix.flag else ""
+        yield f"  fix: {fix.action} ({fix.effect}){flag}"
+
+
+def _title(plan: Plan) -> str:
+    return f"{plan.model} on {plan.machine} · engine {plan.engine}"
+
+
+def _summary(plan: Plan) -> list[str]:
+    """The decisions people look for first, in one line."""
+    parts = []
+    context, requests = plan.value("context"), plan.value("max_running_requests")
+    if context:
+        parts.append(f"context {tokens(context)}")
+    if requests:
+        parts.append(f"{requests} requests at once")
+    for name in ("kt_method", "dtype", "cpu_threads", "gpu_experts", "tp"):
+        value = plan.value(name)
+        if value is not None:
+            parts.append(f"{name.replace('_', ' ')} {value}")
+    return [" · ".join(parts)] if parts else []
+
+
+def _row(decision: Decision, look: Style) -> tuple[str, str, str, str]:
+    value = "-" if decision.value is None else str(decision.value)
+    return decision.name, value, look.text(decision.why), decision.source
+
+
+def _pool(pool: Pool, look: Style) -> list[RenderableType]:
+    sizes = _kinds(pool)
+    head = f"{pool.name:<6}{gb(pool.capacity):>9} "
+    edge = ("▕", "▏") if look.unicode else ("|", "|")
+    full = f"{edge[0]}{_bar(pool, sizes, look)}{edge[1]}"
+    state = f" {gb(pool.left)} free" if pool.left >= 0 else f" {gb(-pool.left)} too much"
+    legend = [f"{look.mark(k)} {_named(k, pool, sizes)}" for k in sizes if sizes[k]]
+    return [_coloured(head + full + state), *_wrapped(legend, " " * len(head))]
+
+
+def _kinds(pool: Pool) -> dict[str, int]:
+    sizes = dict.fromkeys(_MARKS, 0)
+    for item in pool.items:
+        sizes[_kind(item)] += item.bytes
+    sizes["other"] += pool.margin
+    sizes["in use"] = max(0, pool.capacity - pool.free)
+    sizes["free"] = max(0, pool.left)
+    return sizes
+
+
+def _kind(item: Item) -> str:
+    if item.name in _EXPERTS:
+        return "experts"
+    if item.name in _WEIGHTS:
+        return "weights"
+    return "KV cache" if item.name == "KV cache" else "other"
+
+
+def _named(kind: str, pool: Pool, sizes: dict[str, int]) -> str:
+    if kind == "other":
+        names = [i.name for i in pool.items if _kind(i) == "other"]
+        return f"{', '.join(names)}, margin {gb(sizes[kind])}"
+    return f"{kind} {gb(sizes[kind])}"
+
+
+def _bar(pool: Pool, sizes: dict[str, int], look: Style) -> str:
+    """Shares of the capacity by largest remainder; what is there shows at least once."""
+    whole = max(pool.capacity, sum(sizes.values()))
+    cells = {k: max(1, round(v * BAR / whole)) for k, v in sizes.items() if v}
+    while sum(cells.values()) > BAR:
+        cells[max(cells, key=lambda k: cells[k])] -= 1
+    if cells:
+        cells[max(cells, key=lambda k: cells[k])] += BAR - sum(cells.values())
+    return "".join(look.mark(kind) * cells.get(kind, 0) for kind in _MARKS)
+
+
+def _coloured(line: str) -> RenderableType:
+    from rich.text import Text
+
+    text = Text(line, no_wrap=True, overflow="crop")
+    for mark in _MARKS.values():
+        text.highlight_regex(f"{mark.glyph}+", mark.colour)
+    return text
+
+
+def _wrapped(parts: Sequence[str], indent: str) -> list[str]:
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(part) + 2 <= WIDTH:
+            lines[-1] += "  " + part
+        else:
+            lines.append(indent + part)
+    return lines

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+
+from kt_cli.core.plan import Plan
+from kt_cli.core.plan_run import Facts, Origins, plan_run
+from kt_cli.core.units import GIB
+from kt_cli.engines.facts import read_facts
+from kt_cli.options import RunOptions
+from tests.core.builders import AMX, machine, small_model
+
+FACTS = read_facts()
+
+
+def plan(options: RunOptions | None = None, facts: Facts = FACTS, **hardware: object) -> Plan:
+    wanted = options or RunOptions(model="small")
+    return plan_run(machine(**hardware), small_model(), wanted, facts)  # type: ignore[arg-type]
+
+
+def item(made: Plan, name: str) -> int:
+    return sum(i.bytes for p in made.pools for i in p.items if i.name == name)
+
+
+def test_weights_are_parameters_times_the_compute_type() -> None:
+    made = plan()
+    assert made.value("dtype") == "fp32"
+    assert item(made, "experts") == 30 * 8 * 3 * 576 * 768 * 4
+    assert item(made, "attention") == 30 * (2 * 576 * 576 + 2 * 576 * 192) * 4
+
+
+def test_a_cpu_with_bf16_arithmetic_halves_the_weights() -> None:
+    made = plan(isa=AMX)
+    assert made.value("dtype") == "bf16"
+    assert item(made, "experts") == 30 * 8 * 3 * 576 * 768 * 2
+
+
+def test_kv_cache_counts_every_request_at_full_context() -> None:
+    made = plan()
+    assert made.value("kv_tokens") == 4 * 8192
+    assert item(made, "KV cache") == 4 * 8192 * 30 * 3 * (64 + 64) * 4
+
+
+def test_little_memory_shortens_the_context_and_says_so() -> None:
+    made = plan(ram=int(2.9 * GIB))
+    assert made.fits
+    assert made.value("kv_tokens") < 4 * 8192
+    tight = plan(ram=int(2.35 * GIB))
+    assert tight.fits
+    assert tight.value("context") < 8192
+    assert "memory" in tight.decision("context").why
+
+
+def test_what_does_not_fit_lists_fixes_cheapest_first() -> None:
+    made = plan(RunOptions(model="small", ctx_size=8192, max_running_requests=4), ram=GIB)
+    assert not made.fits
+    (problem,) = made.problems
+    assert problem.fixes[-1].action.startswith("+")
+    assert problem.fixes[-1].effect == "fits"
+
+
+def test_a_flag_stays_and_is_named_as_source() -> None:
+    made = plan(RunOptions(model="small", ctx_size=1000, cpu_threads=1))
+    assert made.decision("context").value == 1000
+    assert made.decision("context").source == "flag"
+    assert made.value("cpu_threads") == 1
+
+
+def test_origins_name_environment_and_configuration() -> None:
+    origins = Origins({"port": "environment"}, {"port": "KT_SERVER_PORT"})
+    wanted = RunOptions(model="small", port=1234)
+    made = plan_run(machine(), small_model(), wanted, FACTS, origins)
+    assert made.decision("port").source == "environment"
+    assert "KT_SERVER_PORT" in made.decision("port").why
+
+
+def test_a_busy_host_is_a_warning_not_a_refusal() -> None:
+    made = plan(free=GIB)
+    assert made.fits
+    assert [p.severity for p in made.problems] == ["warning"]
+
+
+def test_a_context_beyond_the_model_is_refused() -> None:
+    made = plan(RunOptions(model="small", ctx_size=100_000))
+    assert not made.fits
+    assert "more than the model" in made.problems[0].what
+
+
+def test_experts_stay_on_the_cpu_when_the_rest_is_on_a_gpu() -> None:
+    made = plan(RunOptions(model="small", device="cuda"), gpus=1)
+    gpu, ram = made.pools
+    assert "experts" not in [i.name for i in gpu.items]
+    assert "experts" in [i.name for i in ram.items]
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    made = plan(RunOptions(model="small", device="cuda:1"), gpus=1)
+    assert not made.fits
+
+
+@pytest.mark.parametrize("name", ["host", "port", "context", "max_running_requests", "kv_tokens"])
+def test_decides_what_the_runtime_reads(name: str) -> None:
+    assert plan().decision(name).why
+
+
+def test_speed_is_a_range_below_the_roofline() -> None:
+    made = plan()
+    assert made.speed.decode is not None
+    active = 30 * 2 * 3 * 576 * 768 * 4
+    assert 0 < made.speed.decode.low < made.speed.decode.high < 46e9 / active
