@@ -1,0 +1,91 @@
+"""The routed experts of a MoE layer, whatever family they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from kt_cli.embedded.operators.base import BaseInjectedModule
+from kt_cli.embedded.operators.experts_kt import KtMoeExperts, why_not_kt_moe
+from kt_cli.embedded.operators.experts_torch import TorchExperts
+from kt_cli.embedded.operators.layout import Layout
+from kt_cli.errors import EnvironmentBroken, UsageError
+
+# `generate_op` of older rules, and `backend` of both kinds → (backend, weight format or None).
+_BACKENDS: dict[str, tuple[str, str | None]] = {
+    "auto": ("auto", None),
+    "torch": ("torch", None),
+    "kt_moe": ("kt_moe", None),
+    "KExpertsTorch": ("torch", None),
+    "MLPCUDAExperts": ("torch", None),
+    "KExpertsCPU": ("auto", None),
+    "MLPCPUExperts": ("auto", None),
+    "KSFTExpertsCPU": ("auto", None),
+    "llamafile": ("auto", None),
+    "AMXBF16": ("auto", "bf16"),
+    "AMXInt8": ("kt_moe", "int8"),
+}
+
+
+class _Backend(Protocol):
+    def __call__(
+        self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor: ...
+
+
+class Experts(BaseInjectedModule):
+    """`forward(hidden [T, H], ids [T, K], weights [T, K])` → [T, H].
+
+    `backend` is `kt_moe`, `torch` or `auto`, which takes `kt_moe` where it can. `format` is the
+    weight format of `kt_moe`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        backend: str | None = None,
+        generate_op: str | None = None,
+        prefill_op: str | None = None,
+        format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        wanted = self.loader.experts_backend or backend or generate_op or "auto"
+        if wanted not in _BACKENDS:
+            known = ", ".join(f"`{name}`" for name in _BACKENDS)
+            raise UsageError(f"{self.key}: no experts backend `{wanted}`", f"known are {known}")
+        self.backend, default_format = _BACKENDS[wanted]
+        self.format = format or default_format
+        self.layout = Layout.of(self.orig_module)
+        self.compute: _Backend | None = None
+
+    @classmethod
+    def declines(cls, module: nn.Module, config: Any, options: Mapping[str, Any]) -> str | None:
+        return Layout.problem(module)
+
+    def load(self) -> None:
+        why = why_not_kt_moe(self.layout, self.device, self.loader.dtype(f"{self.key}.down_proj"))
+        if self.backend == "kt_moe" and why is not None:
+            fix = "use the backend `torch`"
+            raise EnvironmentBroken(f"{self.key} cannot run on kt_moe", why, fix)
+        if self.backend == "torch" or why is not None:
+            self.compute = TorchExperts(self.layout, self.read)
+        else:
+            self.compute = KtMoeExperts(self.layout, self.read, self.format, self.loader.threads)
+
+    def unload(self) -> None:
+        self.compute = None
+
+    def forward(
+        self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        if self.compute is None:
+            raise RuntimeError(f"{self.key} is not loaded")
+        if self.device == "cpu" and hidden.device.type == "cpu":
+            return self.compute(hidden, ids, weights)
+        place = self.out_device or hidden.device
+        there = (t.to(self.device) for t in (hidden, ids, weights))
+        return self.compute(*there).to(place)
