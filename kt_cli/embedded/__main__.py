@@ -72,9 +72,9 @@ def _load_embedded(path: str, **options: Any) -> Engine:
 
 def _missing(error: ModuleNotFoundError) -> KtError:
     return EnvironmentBroken(
-        "The embedded engine is not installed completely",
-        f"The Python module {error.name} is missing",
-        "Run `pip install 'kt-cli[embedded]'`",
+        "the embedded engine is not installed completely",
+        f"the Python module {error.name} is missing",
+        "run `pip install 'kt-cli[embedded]'`",
     )
 
 
@@ -110,9 +110,9 @@ def _api_key(variable: str | None) -> str:
     key = os.environ.get(variable or DEFAULT_KEY_VARIABLE, "").strip()
     if variable and not key:
         raise AuthError(
-            f"No API key in the environment variable {variable}",
-            "The variable is empty or not set",
-            f"Set `{variable}`, or leave out `--api-key-env`",
+            f"no API key in the environment variable {variable}",
+            "the variable is empty or not set",
+            f"set `{variable}`, or leave out `--api-key-env`",
         )
     return key
 

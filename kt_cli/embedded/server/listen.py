@@ -25,9 +25,9 @@ def require_key(host: str, key: str) -> None:
     """Only this machine may use a server without a key."""
     if not key and not is_loopback(host):
         raise AuthError(
-            f"Refusing to listen on {host} without an API key",
-            "Everybody who reaches that address could use the server",
-            "Set `KT_API_KEY`, or listen on 127.0.0.1",
+            f"refusing to listen on {host} without an API key",
+            "everybody who reaches that address could use the server",
+            "set `KT_API_KEY`, or listen on 127.0.0.1",
         )
 
 
@@ -40,7 +40,7 @@ def open_port(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         why = error.strerror or str(error)
         raise KtError(
-            f"Cannot listen on {host}", why, "Check the address given to `--host`"
+            f"cannot listen on {host}", why, "check the address given to `--host`"
         ) from None
     sock = socket.socket(family, kind)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,9 +60,9 @@ def url_of(sock: socket.socket) -> str:
 
 
 def _port_error(host: str, port: int, error: OSError) -> KtError:
-    what = f"Cannot listen on {host}:{port}"
+    what = f"cannot listen on {host}:{port}"
     if error.errno == errno.EADDRINUSE:
-        return KtError(what, "Another process listens there", "Choose another `--port`")
+        return KtError(what, "another process listens there", "choose another `--port`")
     if error.errno == errno.EACCES:
-        return KtError(what, "Ports below 1024 need privileges", "Choose a `--port` from 1024 on")
-    return KtError(what, os.strerror(error.errno or 0), "Check `--host` and `--port`")
+        return KtError(what, "ports below 1024 need privileges", "choose a `--port` from 1024 on")
+    return KtError(what, os.strerror(error.errno or 0), "check `--host` and `--port`")

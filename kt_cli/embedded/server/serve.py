@@ -74,11 +74,11 @@ class Service:
         except KtError as error:
             self._fail(error)
         except MemoryError:
-            self._fail(DoesNotFitError("The model does not fit into memory", "", "Run `kt plan`"))
+            self._fail(DoesNotFitError("the model does not fit into memory", "", "run `kt plan`"))
         except Exception as error:
             log.error("loading failed\n%s", traceback.format_exc())
             why = f"{type(error).__name__}: {error}"
-            self._fail(KtError("The model could not be loaded", why, "Read the log above"))
+            self._fail(KtError("the model could not be loaded", why, "read the log above"))
         else:
             self._call(self._on_ready, engine)
 

@@ -5,9 +5,9 @@ import os
 import sys
 import time
 
+from embedded.server.fake import FakeEngine, Script
 from kt_cli.embedded import __main__ as entry
 from kt_cli.errors import DoesNotFitError
-from tests.embedded.server.fake import FakeEngine, Script
 
 SCRIPTS = {
     "plain": Script(),

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import uvicorn
 
+from embedded.server.fake import FakeEngine, Script, wait_until
 from kt_cli.embedded.server import Limits, State, create_app
 from kt_cli.embedded.server.listen import open_port, url_of
-from tests.embedded.server.fake import FakeEngine, Script, wait_until
 
 
 @dataclass

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedded.server.fake import Script
+from embedded.server.running import Running, serving
+from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.server import Limits
 from kt_cli.embedded.server.errors import ApiError
 from kt_cli.embedded.server.schema import parse_chat, parse_completion
-from tests.embedded.server.fake import Script
-from tests.embedded.server.running import Running, serving
 
 USER = [{"role": "user", "content": "hi"}]
 
@@ -200,6 +201,8 @@ def test_more_requests_than_the_server_holds():
         assert server.chat(n=2).status_code == 200
 
 
+FIELDS = ("model", "messages", "prompt", "n", "stream", "stream_options", "top_logprobs", "echo")
+FIELDS += ("tools", "tool_choice", "response_format", "suffix", "best_of", "unknown")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
     lambda inner: (
@@ -207,31 +210,7 @@ JSON = st.recursive(
     ),
     max_leaves=8,
 )
-NAMES = st.sampled_from(
-    [
-        "model",
-        "messages",
-        "prompt",
-        "n",
-        "stop",
-        "stream",
-        "stream_options",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "tools",
-        "tool_choice",
-        "response_format",
-        "temperature",
-        "top_k",
-        "max_tokens",
-        "seed",
-        "suffix",
-        "echo",
-        "best_of",
-        "x",
-    ]
-)
+NAMES = st.sampled_from([*Sampling.__dataclass_fields__, *FIELDS])
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])

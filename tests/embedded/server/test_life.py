@@ -11,9 +11,9 @@ import httpx
 import pytest
 from openai import APIError, OpenAI
 
+from embedded.server.fake import Script, wait_until
+from embedded.server.running import serving
 from kt_cli.embedded.server import Limits
-from tests.embedded.server.fake import Script, wait_until
-from tests.embedded.server.running import serving
 
 ENDLESS = Script(reply=lambda _: ["x"] * 10_000, pause=0.01, slots=1, context=100_000)
 STUCK = Script(pause=60.0, slots=1)

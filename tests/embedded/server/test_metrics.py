@@ -9,9 +9,9 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedded.server.fake import Script, wait_until
+from embedded.server.running import serving
 from kt_cli.embedded.server.metrics import CONTENT_TYPE, Histogram, Metrics
-from tests.embedded.server.fake import Script, wait_until
-from tests.embedded.server.running import serving
 
 SAMPLE = re.compile(r'^[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [-+0-9.eInf]+$')
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from openai import AsyncOpenAI, BadRequestError, OpenAI
 
-from tests.embedded.server.fake import Script
-from tests.embedded.server.running import Running, serving
+from embedded.server.fake import Script
+from embedded.server.running import Running, serving
 
 HELLO = [{"role": "user", "content": "hi"}]
 

@@ -17,19 +17,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.embedded.server.fake import wait_until
+from embedded.server.fake import wait_until
 
-ROOT = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[2]
 
 
 class Process:
     def __init__(self, *argv: str, **env: str) -> None:
-        command = [sys.executable, "-m", "tests.embedded.server.fake_main", *argv]
+        command = [sys.executable, str(Path(__file__).with_name("fake_main.py")), *argv]
         clean = {k: v for k, v in os.environ.items() if k not in ("KT_API_KEY", "OMP_NUM_THREADS")}
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
         self.popen = subprocess.Popen(
             command,
-            cwd=ROOT,
             env={**clean, "PYTHONPATH": path, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
