@@ -1,0 +1,142 @@
+"""Published INT4 checkpoints: eight codes of four bits in an int32.
+
+RAWINT4: compressed-tensors' `pack-quantized` (`weight_packed` [N, K/8] along the row, low half
+first, code + 8; `weight_scale` [N, K/group]). GPTQ: `qweight` [K/8, N], `scales` [K/group, N],
+`qzeros`, `g_idx` (AutoGPTQ; zero points are stored less one, GPTQ v2 stores them whole). AWQ:
+`qweight` [K, N/8] with columns in the order 0 2 4 6 1 3 5 7, `qzeros`, `scales` (AutoAWQ, GEMM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from kt_moe.formats.codes import Codes, finite
+from kt_moe.formats.errors import FormatError, UnsupportedFormat
+from kt_moe.formats.floats import Array, Bytes, Floats
+
+AWQ_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+_SHIFTS: Array = np.arange(0, 32, 4, dtype=np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class RawInt4:
+    """`weight` int32 [N, K/8] or the same bytes as uint8 [N, K/2]; `scale` float32 [N, K/group]."""
+
+    weight: Array
+    scale: Floats
+
+    def __post_init__(self) -> None:
+        if self.weight.dtype not in (np.dtype(np.int32), np.dtype(np.uint8)):
+            raise FormatError(f"weight_packed is {self.weight.dtype}, not int32 or uint8")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.weight), self.weight.shape[1] * self.weight.itemsize * 2
+
+    def codes(self) -> Codes:
+        words = np.ascontiguousarray(self.weight).view(np.uint8)
+        values = np.stack([words & 15, words >> 4], axis=2).reshape(self.shape)
+        return Codes(_centred(values), self.scale, 4)
+
+    def decode(self) -> Floats:
+        return self.codes().decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Gptq:
+    """Symmetric, without act-order; other variants raise UnsupportedFormat."""
+
+    qweight: npt.NDArray[np.int32]
+    scales: Floats
+    qzeros: npt.NDArray[np.int32] | None = None
+    g_idx: Array | None = None
+
+    def __post_init__(self) -> None:
+        k, n = self.qweight.shape[0] * 8, self.qweight.shape[1]
+        groups = len(self.scales)
+        if self.qweight.dtype != np.int32:
+            raise FormatError(f"GPTQ qweight is {self.qweight.dtype}, not int32")
+        if self.scales.shape != (groups, n) or not groups or k % groups:
+            raise FormatError(f"GPTQ scales {self.scales.shape} do not fit weights {(n, k)}")
+        if self.g_idx is not None and (self.g_idx != np.arange(k) // (k // groups)).any():
+            raise UnsupportedFormat(
+                "GPTQ with act-order (desc_act: g_idx is permuted) is not supported"
+            )
+        if self.qzeros is not None and not _same_zero(self.qzeros):
+            raise UnsupportedFormat("asymmetric GPTQ (sym: false) is not supported")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.qweight.shape[1], self.qweight.shape[0] * 8
+
+    def codes(self) -> Codes:
+        bits = self.qweight.view(np.uint32)[:, None, :] >> _SHIFTS[:, None] & 15
+        values = bits.astype(np.uint8).reshape(self.shape[::-1])
+        return Codes(_centred(values.T.copy()), np.ascontiguousarray(self.scales.T), 4)
+
+    def decode(self) -> Floats:
+        return self.codes().decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Awq:
+    """`qweight` int32 [K, N/8], `qzeros` int32 [K/group, N/8], `scales` float32 [K/group, N]."""
+
+    qweight: npt.NDArray[np.int32]
+    qzeros: npt.NDArray[np.int32]
+    scales: Floats
+
+    def __post_init__(self) -> None:
+        k, n = self.qweight.shape[0], self.qweight.shape[1] * 8
+        groups = len(self.scales)
+        if self.scales.shape != (groups, n) or not groups or k % groups:
+            raise FormatError(f"AWQ scales {self.scales.shape} do not fit weights {(n, k)}")
+        if self.qzeros.shape != (groups, n // 8):
+            raise FormatError(f"AWQ qzeros have shape {self.qzeros.shape}, not {(groups, n // 8)}")
+        finite(self.scales, "scale")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.qweight.shape[1] * 8, self.qweight.shape[0]
+
+    def decode(self) -> Floats:
+        group = self.qweight.shape[0] // len(self.scales)
+        zeros = _awq_columns(self.qzeros).repeat(group, 0).astype(np.float32)
+        weights = (_awq_columns(self.qweight) - zeros) * self.scales.repeat(group, 0)
+        return np.ascontiguousarray(weights.T)
+
+
+def rawint4(codes: Codes) -> RawInt4:
+    """The inverse of `RawInt4.codes`."""
+    shifted = (codes.values.astype(np.int16) + 8).astype(np.uint8)
+    words = np.ascontiguousarray(shifted[:, 0::2] | shifted[:, 1::2] << 4)
+    return RawInt4(words.view(np.int32), codes.scales)
+
+
+def gptq(codes: Codes) -> Gptq:
+    """The inverse of `Gptq.codes`."""
+    shifted = (codes.values.T.astype(np.int32) + 8).astype(np.uint32)
+    words = shifted.reshape(len(shifted) // 8, 8, -1) << _SHIFTS[:, None]
+    qweight = np.bitwise_or.reduce(words, axis=1).view(np.int32)
+    return Gptq(qweight, np.ascontiguousarray(codes.scales.T))
+
+
+def _centred(codes: Bytes) -> npt.NDArray[np.int8]:
+    return codes.view(np.int8) - np.int8(8)
+
+
+def _same_zero(qzeros: npt.NDArray[np.int32]) -> bool:
+    """Every zero point is 8, stored as 7 or, by GPTQ v2, as 8."""
+    words = np.unique(qzeros.view(np.uint32))
+    return words.tolist() in ([], [0x77777777], [0x88888888])
+
+
+def _awq_columns(words: npt.NDArray[np.int32]) -> Any:
+    """[R, N/8] → [R, N] of codes 0…15."""
+    fields = words.view(np.uint32)[:, :, None] >> _SHIFTS & 15
+    out = np.empty(fields.shape, np.uint8)
+    out[:, :, AWQ_ORDER] = fields
+    return out.reshape(len(words), -1)
