@@ -1,0 +1,79 @@
+"""The disks that matter: kt's home and the model cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from kt_cli.core.machine import Disk
+from kt_cli.probe.host import Host
+
+VIRTUAL = ("vd", "xvd")
+
+
+def read(host: Host, places: Iterable[Path]) -> tuple[Disk, ...]:
+    """One entry per place, places on the same file system kept apart; unreadable ones left out."""
+    return tuple(disk for place in places if (disk := _disk(host, place)) is not None)
+
+
+def hub_cache(host: Host) -> Path:
+    """Where huggingface_hub keeps its files: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache."""
+    env = host.env
+    if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = env.get("HF_HOME")
+    if home:
+        return Path(home).expanduser() / "hub"
+    caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return caches / "huggingface" / "hub"
+
+
+def rotational(host: Host, place: Path) -> bool | None:
+    """True for a spinning disk, False for a solid one, None for memory, networks and unknowns."""
+    number, source = _mount(host, place)
+    for block in host.names("/sys/block"):
+        spins = host.number(f"/sys/block/{block}/queue/rotational")
+        if spins is not None and _is_on(host, block, number, source):
+            # A virtual disk claims to spin whatever lies below it.
+            return None if spins and block.startswith(VIRTUAL) else bool(spins)
+    return None
+
+
+def _disk(host: Host, place: Path) -> Disk | None:
+    try:
+        total, free = host.usage(existing(host, place))
+    except OSError:
+        return None
+    return Disk(str(place), total, free, rotational(host, place))
+
+
+def existing(host: Host, place: Path) -> Path:
+    """The nearest parent that is there already."""
+    for candidate in (place, *place.parents):
+        if host.path(str(candidate)).exists():
+            return candidate
+    return Path("/")
+
+
+def _is_on(host: Host, block: str, number: str, source: str) -> bool:
+    """Matches the device or one of its partitions, by number or (btrfs, zfs) by device file."""
+    parts = [block, *(f"{block}/{name}" for name in host.names(f"/sys/block/{block}", block))]
+    names = {part.rpartition("/")[2] for part in parts}
+    return source.removeprefix("/dev/") in names or any(
+        host.text(f"/sys/block/{part}/dev") == number for part in parts
+    )
+
+
+def _mount(host: Host, place: Path) -> tuple[str, str]:
+    """(major:minor, source) of the mount that holds the path: the longest mount point wins."""
+    best: tuple[str, str] = ("", "")
+    longest = -1
+    for line in host.text("/proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if len(fields) < 5 or len(kind) < 2:
+            continue
+        point = fields[4].replace("\\040", " ")
+        if place.is_relative_to(point) and len(point) >= longest:
+            best, longest = (fields[2], kind[1]), len(point)
+    return best
