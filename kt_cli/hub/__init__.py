@@ -1,0 +1,1 @@
+"""Models from afar: what a repository holds, and bringing it here whole. Knows no command."""

@@ -1,0 +1,86 @@
+"""The model's folder: what it should hold, at which commit, and what was already verified.
+
+`.kt-model.json` is written before the first byte is fetched and after each finished file, so that a
+killed download goes on where it stopped, at the same commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.errors import KtError, TransferError
+from kt_cli.hub.listing import Listing, RemoteFile, safe_path
+
+NAME = ".kt-model.json"
+PARTS = ".kt-parts"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    listing: Listing
+    verified: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Path → (size, modification time in ns) of a file whose checksum was right."""
+    version: int = VERSION
+
+    def is_verified(self, folder: Path, file: RemoteFile) -> bool:
+        try:
+            stat = (folder / file.path).stat()
+        except OSError:
+            return False
+        return self.verified.get(file.path) == (stat.st_size, stat.st_mtime_ns)
+
+    def with_verified(self, folder: Path, file: RemoteFile) -> Manifest:
+        stat = (folder / file.path).stat()
+        return replace(
+            self, verified={**self.verified, file.path: (stat.st_size, stat.st_mtime_ns)}
+        )
+
+    def missing(self, folder: Path) -> tuple[RemoteFile, ...]:
+        return tuple(f for f in self.listing.files if not self.is_verified(folder, f))
+
+    def complete(self, folder: Path) -> bool:
+        return not self.missing(folder)
+
+
+def read(folder: Path) -> Manifest | None:
+    """None where no download was started; TransferError for a manifest that is damaged."""
+    path = folder / NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        manifest = from_plain(Manifest, data)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        fix = f"remove {path} and pull the model again; finished files are kept"
+        kind = "has the wrong shape" if isinstance(error, ShapeError) else "cannot be read"
+        raise TransferError(f"{path} {kind}", str(error), fix) from error
+    for file in manifest.listing.files:
+        safe_path(file.path)
+    return manifest
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    path = folder / NAME
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(to_plain(manifest), indent=1), encoding="utf-8")
+    fresh.replace(path)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Raises KtError when another process works on the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".kt-lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            fix = "wait for it, or stop it"
+            raise KtError(f"another download works in {folder}", "", fix) from error
+        yield
