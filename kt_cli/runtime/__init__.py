@@ -1,0 +1,35 @@
+"""Acts: starts servers under supervisors, follows, lists and stops them."""
+
+from kt_cli.runtime.control import (
+    Usage,
+    ask_to_stop,
+    check_port,
+    find,
+    follow,
+    logs,
+    new_api_key,
+    start,
+    stop,
+    usage,
+)
+from kt_cli.runtime.health import Load
+from kt_cli.runtime.ports import is_loopback
+from kt_cli.runtime.register import Server, api_key, servers
+
+__all__ = [
+    "Load",
+    "Server",
+    "Usage",
+    "api_key",
+    "ask_to_stop",
+    "check_port",
+    "find",
+    "follow",
+    "is_loopback",
+    "logs",
+    "new_api_key",
+    "servers",
+    "start",
+    "stop",
+    "usage",
+]

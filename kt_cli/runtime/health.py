@@ -1,0 +1,121 @@
+"""Asks a server whether it is ready, and what it is doing."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+_PAUSE_S = 0.1
+_TIMEOUT_S = 2.0
+_Refused = (OSError, http.client.HTTPException)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    url: str
+    path: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a server is doing; None where it does not say."""
+
+    running: int | None = None
+    waiting: int | None = None
+    tokens_s: float | None = None
+    """Generated tokens per second, over all requests."""
+    generated: int | None = None
+
+
+class ReadyProbe(threading.Thread):
+    """Asks until the answer is 200 and `ours` agrees, then writes one byte to `wake`."""
+
+    def __init__(self, address: Address, wake: int, ours: Callable[[], bool]) -> None:
+        super().__init__(daemon=True)
+        self._address = address
+        self._wake = wake
+        self._ours = ours
+        self._ended = threading.Event()
+        self._hurry = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            if status(self._address) == 200 and self._ours():
+                os.write(self._wake, b"r")
+                return
+            self._hurry.wait(_PAUSE_S)
+            self._hurry.clear()
+
+    def hurry(self) -> None:
+        self._hurry.set()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._hurry.set()
+
+
+def status(address: Address, timeout_s: float = _TIMEOUT_S) -> int | None:
+    """The HTTP status; None when nobody answers in time."""
+    answer = _get(address, timeout_s)
+    return None if answer is None else answer[0]
+
+
+def load(address: Address, timeout_s: float = 0.5) -> Load:
+    """From the server's Prometheus metrics: this project's names or SGLang's."""
+    answer = _get(address, timeout_s)
+    if answer is None or answer[0] != 200:
+        return Load()
+    return read_load(answer[1].decode(errors="replace"))
+
+
+def read_load(text: str) -> Load:
+    values = _samples(text)
+    return Load(
+        _whole(values, "kt_requests_running", "sglang:num_running_reqs"),
+        _whole(values, "kt_requests_waiting", "sglang:num_queue_reqs"),
+        _first(values, "kt_generation_tokens_per_second", "sglang:gen_throughput"),
+        _whole(values, "kt_generated_tokens_total", "sglang:generation_tokens_total"),
+    )
+
+
+def _get(address: Address, timeout_s: float) -> tuple[int, bytes] | None:
+    parts = urlsplit(address.url)
+    headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
+    link = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        link.request("GET", address.path, headers=headers)
+        answer = link.getresponse()
+        return answer.status, answer.read(4_000_000)
+    except _Refused:
+        return None
+    finally:
+        link.close()
+
+
+def _samples(text: str) -> dict[str, float]:
+    """Metric → value, summed over labels (Prometheus text format 0.0.4)."""
+    values: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("#"):
+            continue
+        head, _, number = line.rpartition(" ")
+        name = head.partition("{")[0]
+        try:
+            values[name] = values.get(name, 0.0) + float(number)
+        except ValueError:
+            continue
+    return values
+
+
+def _first(values: Mapping[str, float], *names: str) -> float | None:
+    return next((values[n] for n in names if n in values), None)
+
+
+def _whole(values: Mapping[str, float], *names: str) -> int | None:
+    value = _first(values, *names)
+    return None if value is None else int(value)

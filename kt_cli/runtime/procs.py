@@ -1,0 +1,184 @@
+"""Processes as Linux knows them: identity beyond the pid, trees, signals that cannot go astray.
+
+The layout of /proc/PID/stat is that of proc_pid_stat(5). A pid is reused, so a process is told by
+its pid, the clock tick it started at, and the boot and pid namespace these belong to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_STATE, _PPID, _STARTED = 0, 1, 19
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, told from all others; `started` is in clock ticks since boot."""
+
+    pid: int
+    started: int
+    where: str
+    """Boot and pid namespace in which pid and time mean something."""
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has this pid now; None for one that is gone or a zombie."""
+    fields = _stat(pid)
+    if fields is None or fields[_STATE] in "ZX":
+        return None
+    return Process(pid, int(fields[_STARTED]), here())
+
+
+def here() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+
+
+def alive(process: Process) -> bool:
+    return identify(process.pid) == process
+
+
+def open_process(process: Process) -> int | None:
+    """A pidfd that refers to this process and no later one; None when it has ended."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except (ProcessLookupError, PermissionError):
+        return None
+    if alive(process):
+        return fd
+    os.close(fd)
+    return None
+
+
+def send(process: Process, number: signal.Signals) -> bool:
+    """False when the process has ended; raises PermissionError when it belongs to another user."""
+    fd = open_process(process)
+    if fd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait_end(process: Process, timeout_s: float) -> bool:
+    """True when the process has ended within the time."""
+    fd = open_process(process)
+    if fd is None:
+        return True
+    try:
+        return bool(select.select([fd], [], [], max(0.0, timeout_s))[0])
+    finally:
+        os.close(fd)
+
+
+def descendants(pid: int) -> tuple[int, ...]:
+    """Pids of all processes below `pid`, zombies left out, parents before children."""
+    children: dict[int, list[int]] = {}
+    for other in _pids():
+        fields = _stat(other)
+        if fields is not None:
+            children.setdefault(int(fields[_PPID]), []).append(other)
+    found: list[int] = []
+    level = children.get(pid, [])
+    while level:
+        found += level
+        level = [child for parent in level for child in children.get(parent, [])]
+    return tuple(p for p in found if identify(p) is not None)
+
+
+def kill_descendants(timeout_s: float = 10.0) -> bool:
+    """Kills everything below this process and reaps it; False when something would not die.
+
+    Looks again after each round, since a process may fork until it is dead. Needs the caller to be
+    a subreaper, so that orphans stay below it.
+    """
+    deadline = time.monotonic() + timeout_s
+    while left := descendants(os.getpid()):
+        for pid in left:
+            _kill(pid)
+        reap()
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    reap()
+    return True
+
+
+def reap() -> dict[int, int]:
+    """Collects every child that has ended: pid → wait status."""
+    ended: dict[int, int] = {}
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended[pid] = status
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process and its descendants hold; shared pages count for each."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    return page * sum(_resident_pages(p) for p in (pid, *descendants(pid)))
+
+
+def die_with_parent(number: signal.Signals, parent: int) -> None:
+    """Asks the kernel for this signal when the parent ends; ends at once if it is gone already."""
+    _prctl(_PR_SET_PDEATHSIG, int(number))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_title(title: str) -> None:
+    """The short name in `ps -e` and `top`, 15 bytes at most."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(title.encode()[:15]))
+
+
+def _prctl(option: int, value: object) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _kill(pid: int) -> None:
+    process = identify(pid)
+    if process is not None:
+        send(process, signal.SIGKILL)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields after the command's name, which may itself hold spaces and brackets."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text[text.rindex(b")") + 2 :].decode().split()
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0

@@ -1,0 +1,194 @@
+"""The register of servers: one folder per server below KT_HOME/run, written by its supervisor.
+
+run/NAME/lock            locked as long as the supervisor lives
+         spec.json       the LaunchSpec and how to supervise it
+         api-key         the key clients must send, readable by the owner alone
+         state.json      `State`, replaced as a whole
+         events.ndjson   what happened since the start
+         engine.log      what the engine wrote
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from kt_cli.core.events import Failed
+from kt_cli.core.launch import LaunchSpec
+from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.errors import UsageError
+from kt_cli.runtime.procs import Process, alive, here
+
+Status = Literal["starting", "ready", "stopping", "failed", "stopped"]
+LIVE: frozenset[Status] = frozenset({"starting", "ready", "stopping"})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server as the register knows it; `state` is what is true now, not what was written."""
+
+    name: str
+    model: str
+    engine: str
+    url: str
+    """Where a client on this machine finds it, without /v1."""
+    state: Status
+    started: float
+    """Unix time."""
+    supervisor: Process
+    pid: int | None = None
+    """The engine's process."""
+    ready_s: float | None = None
+    """Seconds from start to ready."""
+    ended: float | None = None
+    api_key_file: str = ""
+    """Empty when no key is needed; see `api_key`."""
+    failure: Failed | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the supervisor is told: in spec.json, never on its command line."""
+
+    name: str
+    spec: LaunchSpec
+    grace_s: float
+    """Time the engine gets to end by itself after SIGTERM."""
+    client: Process | None = None
+    """Stop when this process ends: a foreground `kt run`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The files of one server."""
+
+    home: Path
+    name: str
+    path: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.home / "run" / self.name)
+
+    @property
+    def order(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def key(self) -> Path:
+        return self.path / "api-key"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.ndjson"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "engine.log"
+
+    @property
+    def trace(self) -> Path:
+        """What the supervisor itself says when it breaks."""
+        return self.path / "supervisor.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+
+def check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        fix = "use letters, digits, dots, hyphens and underscores, 64 at most"
+        raise UsageError(f"{name!r} cannot be a server's name", "", fix)
+
+
+def servers(home: Path) -> tuple[Server, ...]:
+    """Every server the register knows, live ones first, oldest first."""
+    try:
+        names = sorted(p.name for p in (home / "run").iterdir() if p.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    found = [server for name in names if (server := read(Folder(home, name)))]
+    return tuple(sorted(found, key=lambda s: (not s.live, s.started)))
+
+
+def read(folder: Folder) -> Server | None:
+    """The server as it is now; None where there is none."""
+    try:
+        held = from_plain(Server, json.loads(folder.state.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, ShapeError):
+        return None
+    return held if not held.live or alive(held.supervisor) else _crashed(held)
+
+
+def write_private(path: Path, text: str) -> None:
+    """A whole file or nothing, readable by its owner alone."""
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_state(folder: Folder, server: Server) -> None:
+    write_private(folder.state, json.dumps(to_plain(server), indent=1))
+
+
+def write_order(folder: Folder, order: Order) -> None:
+    write_private(folder.order, json.dumps(to_plain(order), indent=1))
+
+
+def read_order(folder: Folder) -> Order:
+    return from_plain(Order, json.loads(folder.order.read_bytes()))
+
+
+def api_key(server: Server) -> str | None:
+    """The key that requests to this server must carry; None where it needs none."""
+    if not server.api_key_file:
+        return None
+    try:
+        return Path(server.api_key_file).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
+def lock(folder: Folder) -> int | None:
+    """An open file that holds the server's lock, handed on to its supervisor; None when taken."""
+    number = os.open(folder.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(number)
+        return None
+    return number
+
+
+def _crashed(held: Server) -> Server:
+    """A record that says it lives although its supervisor does not."""
+    restarted = held.supervisor.where != here()
+    why = (
+        "this machine or container was restarted meanwhile"
+        if restarted
+        else "its supervisor was killed, and the engine with it"
+    )
+    fix = f"start it again; `kt logs {held.name}` shows its last words"
+    failure = Failed(f"{held.name} ended without a word", why, fix)
+    return dataclasses.replace(held, state="failed", failure=failure)
