@@ -58,6 +58,7 @@ def load_model(
     parameters = Parameters(model, checkpoint)
     parameters.experts_backend = options.experts_backend
     parameters.threads = options.threads
+    parameters.exact = choice.dtype == torch.float32 and options.dtype not in (None, "auto")
     _complain_about_missing(parameters, path)
     injection = inject(model, rules, parameters, model.config, options.device)
     parameters.devices = injection.devices
@@ -120,7 +121,7 @@ def make_tables(model: Any, parameters: Parameters, device: str) -> None:
                 module._buffers[key] = torch.empty_like(buffer, device=place)
         for parameter in module._parameters.values():
             if parameter is not None:
-                parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+                parameter._is_hf_initialized = True
         with torch.no_grad(), hf_init.guard_torch_init_functions():
             owner._init_weights(module)
 

@@ -48,6 +48,7 @@ class Parameters:
         self.devices: Mapping[str, str] = {}
         self.experts_backend: str | None = None
         self.threads = 1
+        self.exact = False
         self.on_read: Callable[[float], None] | None = None
         self._seen: set[str] = set()
         self.meta: dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
@@ -102,7 +103,7 @@ class Parameters:
         self.checkpoint.close()
 
     def _plan(self, model: Any) -> list[str]:
-        """Fills the recipes; returns the names in the checkpoint that have no place in the model."""
+        """Fills the recipes; returns names in the checkpoint that have no place in the model."""
         mapping = conversion_mapping.get_model_conversion_mapping(model)
         converters = [entry for entry in mapping if hasattr(entry, "operations")]
         renamings = [entry for entry in mapping if not hasattr(entry, "operations")]

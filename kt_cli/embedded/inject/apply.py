@@ -39,8 +39,8 @@ def inject(
 
     Raises `UsageError` when no rule matches anything, or one cannot be applied.
     """
-    for rule in rules:
-        refuse_missing_backends(rule)
+    for given in rules:
+        refuse_missing_backends(given)
     assignments = assign(model, rules, device)
     modules = dict(model.named_modules())
     operators: dict[str, BaseInjectedModule] = {}

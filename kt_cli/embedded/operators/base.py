@@ -11,12 +11,14 @@ from torch import nn
 from kt_cli.embedded.parameters import Parameters
 
 
-class BaseInjectedModule(nn.Module):
+class BaseInjectedModule(nn.Module):  # type: ignore[misc]
     """Stands where `orig_module` stood; attributes it lacks come from there.
 
     `key` is the module's name in the model, `loader` reads parameters by such names,
     `device` is where the operator computes. Weights arrive in `load`, never in the constructor.
     """
+
+    orig_module: Any
 
     def __init__(
         self,

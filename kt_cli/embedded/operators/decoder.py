@@ -60,4 +60,4 @@ class Decoder(BaseInjectedModule):
                 x, cos, sin = (t.to(attention.device) for t in (x, cos, sin))
             x = x + attention(norm_in(x), cos, sin, step)
             x = x + mlp(norm_out(x))
-        return model.norm(x[step.wanted])  # type: ignore[no-any-return]
+        return model.norm(x[step.wanted])

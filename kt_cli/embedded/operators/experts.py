@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kt_cli.embedded.operators.base import BaseInjectedModule
-from kt_cli.embedded.operators.experts_kt import KtMoeExperts, why_not_kt_moe
+from kt_cli.embedded.operators.experts_kt import KtMoeExperts, KtMoeOptions, why_not_kt_moe
 from kt_cli.embedded.operators.experts_torch import TorchExperts
 from kt_cli.embedded.operators.layout import Layout
 from kt_cli.errors import EnvironmentBroken, UsageError
@@ -67,17 +67,21 @@ class Experts(BaseInjectedModule):
         return Layout.problem(module)
 
     def load(self) -> None:
-        why = why_not_kt_moe(self.layout, self.device, self.loader.dtype(f"{self.key}.down_proj"))
+        why = why_not_kt_moe(self.layout, self.device, self.loader.exact)
         if self.backend == "kt_moe" and why is not None:
             fix = "use the backend `torch`"
             raise EnvironmentBroken(f"{self.key} cannot run on kt_moe", why, fix)
         if self.backend == "torch" or why is not None:
             self.compute = TorchExperts(self.layout, self.read)
         else:
-            self.compute = KtMoeExperts(self.layout, self.read, self.format, self.loader.threads)
+            options = KtMoeOptions(self.format or "bf16", self._top_k(), self.loader.threads)
+            self.compute = KtMoeExperts(self.layout, self.read, options)
 
     def unload(self) -> None:
         self.compute = None
+
+    def _top_k(self) -> int:
+        return int(getattr(self.config.get_text_config(), "num_experts_per_tok", None) or 1)
 
     def forward(
         self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor

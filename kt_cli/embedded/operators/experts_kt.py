@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from kt_cli.embedded.operators.layout import Layout
 
+
+@dataclass(frozen=True, slots=True)
+class KtMoeOptions:
+    format: str
+    top_k: int
+    threads: int
+
+
 # Activation classes of transformers and torch → the kernels' name.
 _ACTIVATIONS = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu"}
 
 
-def why_not_kt_moe(layout: Layout, device: str, dtype: torch.dtype) -> str | None:
-    """Why the kernels cannot compute a layer, or None."""
+def why_not_kt_moe(layout: Layout, device: str, exact: bool) -> str | None:
+    """Why the kernels cannot compute a layer, or None. `exact`: float32 was asked for."""
     if device != "cpu":
         return f"its experts live on {device}"
     if not layout.gated or not layout.plain_gate or layout.biased:
         return "its experts have a bias or a gate of their own kind"
     if layout.act_name not in _ACTIVATIONS:
-        return f"it has no {layout.act_name}"
-    if dtype != torch.bfloat16:
-        return f"it keeps no {str(dtype).removeprefix('torch.')} weights"
+        return f"the kernels have no {layout.act_name}"
+    if exact:
+        return "the kernels keep no float32 weights"
     try:
         import kt_moe
     except ImportError as error:
@@ -31,25 +39,30 @@ def why_not_kt_moe(layout: Layout, device: str, dtype: torch.dtype) -> str | Non
 
 
 class KtMoeExperts:
+    """Packs one expert after the other, so that only one layer's weights are held twice."""
+
     def __init__(
-        self,
-        layout: Layout,
-        read: Callable[[str], torch.Tensor],
-        weight_format: str | None,
-        threads: int,
+        self, layout: Layout, read: Callable[[str], torch.Tensor], options: KtMoeOptions
     ) -> None:
         import kt_moe
 
         gate_up, down = read("gate_up_proj"), read("down_proj")
         if layout.transposed:
             gate_up, down = gate_up.transpose(1, 2), down.transpose(1, 2)
-        gate, up = (half.contiguous() for half in gate_up.chunk(2, dim=1))
-        del gate_up
-        options: dict[str, Any] = {"format": weight_format or "bf16", "threads": threads}
-        act = _ACTIVATIONS[layout.act_name]
-        self.layer = kt_moe.Experts.from_weights(gate, up, down.contiguous(), act=act, **options)
+        hidden, intermediate = down.shape[1:]
+        kt_moe.set_threads(options.threads)
+        self._layer = kt_moe.Experts(
+            layout.experts,
+            hidden,
+            intermediate,
+            format=options.format,
+            top_k=options.top_k,
+            act=_ACTIVATIONS[layout.act_name],
+        )
+        for number, (both, back) in enumerate(zip(gate_up, down, strict=True)):
+            gate, up = both.contiguous().chunk(2)
+            self._layer.set_expert(number, gate, up, back.contiguous())
 
     def __call__(self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        out = torch.empty_like(x)
-        self.layer.forward(x, ids, weights, out=out)
+        out: torch.Tensor = self._layer.forward(x.contiguous(), ids, weights.float())
         return out

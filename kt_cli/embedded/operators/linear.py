@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from kt_cli.embedded.operators.base import BaseInjectedModule
 
-LoadedWeight = nn.Parameter | tuple[nn.Parameter, nn.Parameter]
+LoadedWeight: TypeAlias = nn.Parameter | tuple[nn.Parameter, nn.Parameter]
 
 
 class KLinearBase:

@@ -19,7 +19,7 @@ class DenseMlp(BaseInjectedModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.act = self.orig_module.act_fn  # type: ignore[union-attr]
+        self.act = self.orig_module.act_fn
 
     @classmethod
     def declines(cls, module: nn.Module, config: Any, options: Any) -> str | None:
@@ -48,7 +48,7 @@ class SparseMoe(BaseInjectedModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        gate: Any = self.orig_module.gate  # type: ignore[union-attr]
+        gate: Any = self.orig_module.gate
         self.top_k = int(gate.top_k)
         self.normed = bool(getattr(gate, "norm_topk_prob", True))
         self.shared_gate = None
@@ -67,7 +67,7 @@ class SparseMoe(BaseInjectedModule):
             child = getattr(self.orig_module, name, None)
             if isinstance(child, BaseInjectedModule):
                 child.load()
-        experts: Any = self.orig_module.experts  # type: ignore[union-attr]
+        experts: Any = self.orig_module.experts
         object.__setattr__(self, "experts", experts)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -81,5 +81,5 @@ class SparseMoe(BaseInjectedModule):
         out: torch.Tensor = self.experts(x, ids, weights)
         if self.shared_gate is not None:
             share = functional.linear(x, self.shared_gate).sigmoid()
-            out = out + share * self.orig_module.shared_expert(x)  # type: ignore[union-attr, operator]
+            out = out + share * self.orig_module.shared_expert(x)
         return out.view(hidden.shape)

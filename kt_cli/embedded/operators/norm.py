@@ -18,7 +18,7 @@ class RmsNorm(BaseInjectedModule):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.eps = float(self.orig_module.variance_epsilon)  # type: ignore[union-attr, arg-type]
+        self.eps = float(self.orig_module.variance_epsilon)
         self.orig_module = None
 
     @classmethod
