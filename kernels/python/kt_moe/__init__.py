@@ -1,0 +1,26 @@
+"""CPU kernels for the routed experts of Mixture-of-Experts models.
+
+Importing needs numpy only and never fails for want of the compiled part: `available` says whether
+it can be used here and `why` says why not.
+"""
+
+from kt_moe import limits
+from kt_moe._native import IsaError, KernelsUnavailable, available, why
+from kt_moe.cpu import CpuInfo, cpu_info, set_threads, threads, use_isa
+from kt_moe.experts import Experts
+from kt_moe.packfile import PackFileError
+
+__all__ = [
+    "CpuInfo",
+    "Experts",
+    "IsaError",
+    "KernelsUnavailable",
+    "PackFileError",
+    "available",
+    "cpu_info",
+    "limits",
+    "set_threads",
+    "threads",
+    "use_isa",
+    "why",
+]

@@ -1,0 +1,242 @@
+"""One MoE layer's routed experts, packed for the CPU kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from kt_moe import packfile
+from kt_moe._native import core
+
+Array = Any  # a numpy array or a torch CPU tensor
+ActName = Literal["silu", "gelu"]
+GROUPS = (32, 64, 128)
+
+
+def _is_torch(array: Array) -> bool:
+    return type(array).__module__.partition(".")[0] == "torch"
+
+
+def _plain(array: Array) -> Array:
+    """DLPack refuses tensors that require a gradient."""
+    return array.detach() if _is_torch(array) and array.requires_grad else array
+
+
+def _check_settings(format: str, group: int, top_k: int, act: str) -> None:
+    known = core().formats()
+    if format not in known:
+        raise ValueError(f"format must be one of {', '.join(known)}, not {format}")
+    if group not in GROUPS:
+        raise ValueError(f"group must be 32, 64 or 128, not {group}")
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, not {top_k}")
+    if act not in ("silu", "gelu"):
+        raise ValueError(f"act must be silu or gelu, not {act}")
+
+
+def _check_source(name: str, array: Array, dtype: str | None) -> None:
+    if not hasattr(array, "__dlpack__") or not hasattr(array, "shape"):
+        raise TypeError(
+            f"{name} must be a numpy array or a torch tensor, not {type(array).__name__}"
+        )
+    if len(array.shape) != 3:
+        raise ValueError(f"{name} has {len(array.shape)} dimensions, not 3")
+    if getattr(array, "dtype", None) == np.uint16 and dtype != "bf16":
+        raise TypeError(f'{name} is uint16: pass dtype="bf16" if it holds bf16 bits')
+
+
+class Experts:
+    """`out[t] = sum over k of weights[t, k] * down(act(gate x_t) * up x_t)` of expert `ids[t, k]`."""
+
+    def __init__(
+        self,
+        num_experts: int,
+        hidden: int,
+        intermediate: int,
+        *,
+        format: str,
+        group: int = 32,
+        top_k: int,
+        act: ActName = "silu",
+    ) -> None:
+        """All weights zero; fill them with `set_expert`."""
+        _check_settings(format, group, top_k, act)
+        for name, n in (
+            ("experts", num_experts),
+            ("hidden", hidden),
+            ("intermediate", intermediate),
+        ):
+            if n < 1:
+                raise ValueError(f"{name} must be at least 1, not {n}")
+        packed = core().Experts(
+            num_experts, hidden, intermediate, format, group, top_k, act == "gelu"
+        )
+        self._adopt(
+            packed, packfile.Meta(format, num_experts, hidden, intermediate, group, top_k, act)
+        )
+
+    def _adopt(self, packed: Any, meta: packfile.Meta) -> None:
+        self._packed = packed
+        self._meta = meta
+        self._pending: list[tuple[int, tuple[Array, ...]]] = []
+
+    @classmethod
+    def from_weights(
+        cls,
+        gate: Array,
+        up: Array,
+        down: Array,
+        *,
+        format: str,
+        group: int = 32,
+        top_k: int,
+        act: ActName = "silu",
+        threads: int | None = None,
+        dtype: str | None = None,
+    ) -> Experts:
+        """gate, up: [E, I, H]; down: [E, H, I]; float32, float16, bfloat16, or uint16 with
+        `dtype="bf16"`. `threads` sets the process's pool, which all layers share."""
+        for name, array in (("gate", gate), ("up", up), ("down", down)):
+            _check_source(name, array, dtype)
+        if threads is not None:
+            core().set_threads(threads)
+        e, i, h = (int(n) for n in gate.shape)
+        for name, array, wanted in (("up", up, (e, i, h)), ("down", down, (e, h, i))):
+            if tuple(array.shape) != wanted:
+                raise ValueError(f"{name} has shape {list(array.shape)}, not {list(wanted)}")
+        experts = cls(e, h, i, format=format, group=group, top_k=top_k, act=act)
+        for n in range(e):
+            experts.set_expert(n, gate[n], up[n], down[n])
+        return experts
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: bool = False) -> Experts:
+        """Map a file written by `save`; `verify` also reads all of it and checks its digest."""
+        header = packfile.read(Path(path), verify=verify)
+        meta = header.meta
+        experts = cls.__new__(cls)
+        packed = core().Experts(
+            str(path),
+            header.data_at,
+            header.file_bytes,
+            meta.num_experts,
+            meta.hidden,
+            meta.intermediate,
+            meta.format,
+            meta.group,
+            meta.top_k,
+            meta.act == "gelu",
+        )
+        experts._adopt(packed, meta)
+        packfile.check_scales(meta, packed.data(), packed.layout())
+        return experts
+
+    def save(self, path: str | Path) -> None:
+        """Write atomically: a reader sees the old file or the whole new one."""
+        packfile.write(Path(path), self._meta, self._packed.data())
+
+    def set_expert(self, expert: int, gate: Array, up: Array, down: Array) -> None:
+        """gate, up: [I, H]; down: [H, I]; uint16 holds bf16. ValueError for NaN or infinity."""
+        self._packed.set_expert(expert, _plain(gate), _plain(up), _plain(down))
+
+    def dequantised(self, expert: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """gate, up [I, H] and down [H, I] in float32, as the kernels see the stored values."""
+        if not 0 <= expert < self.num_experts:
+            raise IndexError(f"expert {expert} of {self.num_experts}")
+        shape = (self.intermediate, self.hidden)
+        gate, up = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        down = np.empty(shape[::-1], np.float32)
+        self._packed.unpack(expert, gate, up, down)
+        return gate, up, down
+
+    def forward(
+        self,
+        x: Array,
+        ids: Array,
+        weights: Array,
+        *,
+        mask: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """x: [T, H] float32, float16 or bfloat16 (uint16 in numpy); ids: [T, K] int32 or int64, -1 for
+        none; weights: [T, K] float32; mask: [E] bool, True for experts that live elsewhere.
+        The result has x's type, dtype and shape."""
+        x = _plain(x)
+        out = self._output(x) if out is None else out
+        self._packed.forward(x, ids, _plain(weights), mask, out)
+        return out
+
+    def submit(
+        self,
+        x: Array,
+        ids: Array,
+        weights: Array,
+        *,
+        mask: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        """Start `forward` in the background; its result is filled when `sync` returns."""
+        x, weights = _plain(x), _plain(weights)
+        out = self._output(x) if out is None else out
+        ticket = self._packed.submit(x, ids, weights, mask, out)
+        self._pending.append((ticket, (x, ids, weights, mask, out)))
+        return out
+
+    def sync(self) -> None:
+        """Wait for everything submitted; raises what the first failing call raised."""
+        pending, self._pending = self._pending, []
+        errors: list[Exception] = []
+        for ticket, _arrays in pending:
+            try:
+                core().wait(ticket)
+            except (ValueError, RuntimeError, MemoryError) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def __del__(self) -> None:
+        # Work in the background still reads the weights and the arrays.
+        for ticket, _arrays in getattr(self, "_pending", []):
+            core().wait(ticket)
+
+    @staticmethod
+    def _output(x: Array) -> Array:
+        if _is_torch(x):
+            return x.new_empty(x.shape)
+        if isinstance(x, np.ndarray):
+            return np.empty(x.shape, x.dtype)
+        raise TypeError(f"x must be a numpy array or a torch tensor, not {type(x).__name__}")
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._packed.layout()["bytes"])
+
+    @property
+    def format(self) -> str:
+        return self._meta.format
+
+    @property
+    def group(self) -> int:
+        return self._meta.group
+
+    @property
+    def num_experts(self) -> int:
+        return self._meta.num_experts
+
+    @property
+    def hidden(self) -> int:
+        return self._meta.hidden
+
+    @property
+    def intermediate(self) -> int:
+        return self._meta.intermediate
+
+    @property
+    def top_k(self) -> int:
+        return self._meta.top_k
+
+    @property
+    def act(self) -> str:
+        return self._meta.act

@@ -1,0 +1,161 @@
+"""The file of packed weights, `kt-moe-pack` version 1.
+
+    0    16  magic, zero padded
+    16   4   major version, little endian
+    20   4   header length n, little endian
+    24   n   header: JSON, keys as written below
+    data_at  the panels and scales as they stand in memory, to the end of the file
+
+`digest` is BLAKE2b over the header with an empty digest, then the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAGIC = b"kt-moe-pack\0\0\0\0\0"
+VERSION = 1
+_PREFIX = struct.Struct("<16sII")
+_ALIGN = 4096
+_MAX_HEADER = 1 << 20
+_HASH_STEP = 1 << 26
+
+
+class PackFileError(ValueError):
+    """A file of packed weights that cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    format: str
+    num_experts: int
+    hidden: int
+    intermediate: int
+    group: int
+    top_k: int
+    act: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    meta: Meta
+    data_at: int
+    file_bytes: int
+
+
+def _describe(meta: Meta, data_bytes: int, digest: str) -> dict[str, Any]:
+    return {
+        **asdict(meta),
+        "layout": "n16-tile-major-v1",
+        "alignment": 64,
+        "signed": True,
+        "group_axis": "k",
+        "row_sum_compensation": False,
+        "numa_split": math.lcm(64, meta.group),
+        "data_bytes": data_bytes,
+        "digest": digest,
+    }
+
+
+def _encode(description: dict[str, Any]) -> bytes:
+    return json.dumps(description, sort_keys=True).encode()
+
+
+def _digest(description: dict[str, Any], data: np.ndarray) -> str:
+    state = hashlib.blake2b(_encode({**description, "digest": ""}), digest_size=32)
+    for at in range(0, data.size, _HASH_STEP):
+        state.update(data[at : at + _HASH_STEP])
+    return state.hexdigest()
+
+
+def _data_at(header_bytes: int) -> int:
+    return -(-(_PREFIX.size + header_bytes) // _ALIGN) * _ALIGN
+
+
+def write(path: Path, meta: Meta, data: np.ndarray) -> None:
+    description = _describe(meta, data.size, "")
+    description["digest"] = _digest(description, data)
+    header = _encode(description)
+    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_PREFIX.pack(MAGIC, VERSION, len(header)) + header)
+            file.seek(_data_at(len(header)))
+            data.tofile(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_description(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        prefix = file.read(_PREFIX.size)
+        if len(prefix) < _PREFIX.size or prefix[:16] != MAGIC:
+            raise PackFileError(f"{path} is not a kt-moe-pack file")
+        _, version, length = _PREFIX.unpack(prefix)
+        if version != VERSION:
+            raise PackFileError(f"{path} has version {version}, this reader knows {VERSION}")
+        raw = file.read(min(length, _MAX_HEADER))
+    if len(raw) != length:
+        raise PackFileError(f"{path} is cut short in its header")
+    try:
+        description = json.loads(raw)
+    except ValueError:
+        raise PackFileError(f"{path} has a damaged header") from None
+    if not isinstance(description, dict):
+        raise PackFileError(f"{path} has a damaged header")
+    return description, _data_at(length)
+
+
+def _meta(path: Path, description: dict[str, Any]) -> Meta:
+    values = {f.name: description.get(f.name) for f in fields(Meta)}
+    for name in ("num_experts", "hidden", "intermediate", "group", "top_k", "data_bytes"):
+        value = description.get(name)
+        if type(value) is not int or not 0 < value < 1 << 48:
+            raise PackFileError(f"{path} has a damaged header: {name} is {value!r}")
+    if values["group"] not in (32, 64, 128) or values["act"] not in ("silu", "gelu"):
+        raise PackFileError(f"{path} has a damaged header: group or act")
+    if max(values["num_experts"], values["hidden"], values["intermediate"]) > 1 << 24:
+        raise PackFileError(f"{path} has a damaged header: a dimension is too large")
+    return Meta(**values)  # type: ignore[arg-type]
+
+
+def read(path: Path, *, verify: bool) -> Header:
+    description, data_at = _read_description(path)
+    meta = _meta(path, description)
+    file_bytes = path.stat().st_size
+    wanted = data_at + int(description["data_bytes"])
+    if file_bytes != wanted:
+        raise PackFileError(f"{path} has {file_bytes} bytes, its header says {wanted}")
+    if description.get("layout") != "n16-tile-major-v1":
+        raise PackFileError(f"{path} has layout {description.get('layout')}")
+    if verify:
+        data = np.memmap(path, np.uint8, "r", data_at)
+        if _digest(description, data) != description.get("digest"):
+            raise PackFileError(f"{path} is damaged: its digest does not match")
+    return Header(meta, data_at, file_bytes)
+
+
+def check_scales(meta: Meta, data: np.ndarray, layout: dict[str, int]) -> None:
+    """PackFileError when a scale is NaN or infinite. Scales lie at the end of each expert."""
+    if meta.format == "bf16":
+        return
+    kind = np.float16 if meta.format == "int4" else np.float32
+    experts = data.reshape(meta.num_experts, layout["expert_bytes"])
+    for n, expert in enumerate(experts):
+        if not np.isfinite(expert[layout["up_scale_at"] :].view(kind)).all():
+            raise PackFileError(f"a scale of expert {n} is not finite")

@@ -1,0 +1,204 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "../core/cpu.h"
+#include "../core/errors.h"
+#include "../core/forward.h"
+#include "../core/limits.h"
+#include "../core/pool.h"
+#include "../core/submit.h"
+#include "arrays.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace kt {
+namespace {
+
+std::atomic<const Kernels*> g_kernels{nullptr};
+
+const Kernels& kernels() {
+  const Kernels* k = g_kernels.load();
+  if (!k) g_kernels.store(k = choose_kernels(""));
+  return *k;
+}
+
+class Experts {
+ public:
+  Experts(int experts, int hidden, int intermediate, const std::string& format, int group, int top_k,
+          bool gelu)
+      : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
+    weights_ = std::make_unique<Weights>(Shape{experts, hidden, intermediate}, need(format), group);
+  }
+
+  Experts(const std::string& path, size_t data_at, size_t file_bytes, int experts, int hidden,
+          int intermediate, const std::string& format, int group, int top_k, bool gelu)
+      : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
+    const Layout layout(Shape{experts, hidden, intermediate}, need(format), group);
+    if (data_at + layout.bytes() != file_bytes)
+      throw FormatError(path + ": holds " + std::to_string(file_bytes - data_at) +
+                        " bytes of weights, its header says " + std::to_string(layout.bytes()));
+    weights_ = std::make_unique<Weights>(layout, Region(path, file_bytes), data_at);
+  }
+
+  void set_expert(int e, const ConstArray& gate, const ConstArray& up, const ConstArray& down) {
+    const Shape& s = layout().shape;
+    if (e < 0 || e >= s.experts)
+      throw nb::index_error(("expert " + std::to_string(e) + " of " + std::to_string(s.experts)).c_str());
+    const size_t h = size_t(s.hidden), i = size_t(s.intermediate);
+    const Source g = source(gate, "gate", {i, h}), u = source(up, "up", {i, h}),
+                 d = source(down, "down", {h, i});
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    weights_->set_expert(e, g, u, d, kernels());
+  }
+
+  void forward(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+               const std::optional<ConstArray>& mask, const Array& out) const {
+    const Call call = checked(x, ids, weights, mask, out);
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    kt::forward(*weights_, call, kernels());
+  }
+
+  // The caller keeps the arrays alive until wait() returns.
+  uint64_t submit(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+                  const std::optional<ConstArray>& mask, const Array& out) const {
+    const Call call = checked(x, ids, weights, mask, out);
+    const Weights* w = weights_.get();
+    const Kernels* k = &kernels();
+    return kt::submit([call, w, k] {
+      PoolLock lock;
+      kt::forward(*w, call, *k);
+    });
+  }
+
+  void unpack(int e, const nb::ndarray<float>& gate, const nb::ndarray<float>& up,
+              const nb::ndarray<float>& down) const {
+    const size_t h = size_t(layout().shape.hidden), i = size_t(layout().shape.intermediate);
+    check_array(gate, "gate", {i, h});
+    check_array(up, "up", {i, h});
+    check_array(down, "down", {h, i});
+    nb::gil_scoped_release released;
+    weights_->unpack(e, gate.data(), up.data(), down.data());
+  }
+
+  nb::ndarray<nb::numpy, const uint8_t> data() const {
+    const size_t shape[1] = {layout().bytes()};
+    return nb::ndarray<nb::numpy, const uint8_t>(weights_->data(), 1, shape, nb::find(this));
+  }
+
+  const Layout& layout() const { return weights_->layout(); }
+  int top_k() const { return top_k_; }
+
+ private:
+  static const Format* need(const std::string& name) {
+    if (const Format* f = find_format(name)) return f;
+    throw nb::value_error(("unknown weight format " + name).c_str());
+  }
+
+  static Source source(const ConstArray& a, const char* name, const std::vector<size_t>& shape) {
+    check_array(a, name, shape);
+    return {static_cast<const char*>(a.data()), float_dtype(a, name)};
+  }
+
+  Call checked(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+               const std::optional<ConstArray>& mask, const Array& out) const {
+    const Shape& s = layout().shape;
+    const size_t tokens = x.ndim() ? x.shape(0) : 0, k = size_t(top_k_);
+    check_array(x, "x", {tokens, size_t(s.hidden)});
+    check_array(out, "out", {tokens, size_t(s.hidden)});
+    check_array(ids, "ids", {tokens, k});
+    check_array(weights, "weights", {tokens, k});
+    if (mask) check_array(*mask, "mask", {size_t(s.experts)});
+    const Dtype dtype = float_dtype(x, "x");
+    if (float_dtype(out, "out") != dtype) throw nb::type_error("out and x differ in dtype");
+    if (float_dtype(weights, "weights") != Dtype::f32)
+      throw nb::type_error("weights must be float32");
+    return {static_cast<const char*>(x.data()), static_cast<char*>(out.data()), dtype, ids_of(ids),
+            static_cast<const float*>(weights.data()), mask ? mask_of(*mask) : nullptr, int(tokens),
+            top_k_, act_};
+  }
+
+  std::unique_ptr<Weights> weights_;
+  int top_k_;
+  Act act_;
+};
+
+nb::dict layout_dict(const Experts& e) {
+  const Layout& l = e.layout();
+  nb::dict d;
+  d["bytes"] = l.bytes();
+  d["expert_bytes"] = l.expert_bytes;
+  d["down_at"] = l.down_at;
+  d["up_scale_at"] = l.up_scale_at;
+  d["down_scale_at"] = l.down_scale_at;
+  d["padded_hidden"] = l.hidden;
+  d["padded_intermediate"] = l.intermediate;
+  return d;
+}
+
+void bind_cpu(nb::module_& m) {
+  nb::exception<IsaError>(m, "IsaError", PyExc_RuntimeError);
+  nb::exception<FormatError>(m, "FormatError", PyExc_ValueError);
+  m.def("features", [] { return cpu().features; });
+  m.def("amx", [] { return std::make_pair(cpu().amx_permission, cpu().amx_reason); });
+  m.def("variants", [] {
+    std::vector<std::pair<std::string, std::string>> v;
+    for (const Variant& x : cpu().variants) v.emplace_back(x.name, x.lacks);
+    return v;
+  });
+  m.def("use_isa", [](const std::string& name) { g_kernels.store(choose_kernels(name)); });
+  m.def("isa", [] { return std::string(kernels().name); });
+  m.def("set_threads", &set_threads, nb::call_guard<nb::gil_scoped_release>());
+  m.def("threads", &threads);
+  m.def("allowed_cores", &allowed_cores);
+  m.def("set_tile_from", &set_tile_from);
+  m.def("formats", &format_names);
+  m.def("max_threads", [] { return kMaxThreads; });
+}
+
+void bind_limits(nb::module_& m) {
+  m.def("bandwidth", [](int threads, size_t bytes, double seconds) {
+    const Kernels& k = kernels();
+    nb::gil_scoped_release released;
+    return read_bandwidth(k, threads, bytes, seconds);
+  });
+  m.def("peak", [](int kind, int threads, double seconds) {
+    const Kernels& k = kernels();
+    nb::gil_scoped_release released;
+    return peak_rate(k, kind, threads, seconds);
+  });
+}
+
+}  // namespace
+}  // namespace kt
+
+NB_MODULE(_core, m) {
+  using kt::Experts;
+  nb::set_leak_warnings(false);
+  kt::bind_cpu(m);
+  kt::bind_limits(m);
+  m.def("wait", &kt::wait_for, nb::call_guard<nb::gil_scoped_release>());
+  nb::class_<Experts>(m, "Experts")
+      .def(nb::init<int, int, int, const std::string&, int, int, bool>())
+      .def(nb::init<const std::string&, size_t, size_t, int, int, int, const std::string&, int, int,
+                    bool>())
+      .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
+           "down"_a.noconvert())
+      .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
+           "down"_a.noconvert())
+      .def("data", &Experts::data)
+      .def("layout", &kt::layout_dict);
+}

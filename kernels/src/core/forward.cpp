@@ -1,0 +1,311 @@
+#include "forward.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "pool.h"
+
+namespace kt {
+namespace {
+
+constexpr int kChunk = 4096;  // tokens handled at once: bounds the work buffers
+std::atomic<int> g_tile_from{0};
+
+enum class ActKind { f32, bf16, s8 };
+
+// Rows of activations in blocks, as the products read them.
+struct Acts {
+  ActKind kind;
+  int k, group;      // padded depth; k per scale
+  char* data;        // pair p starts at p * row_bytes when it opens a block
+  float* scale;      // [block][k / group][16]
+  int32_t* sum;
+
+  size_t row_bytes() const {
+    return size_t(k) * (kind == ActKind::f32 ? 4 : kind == ActKind::bf16 ? 2 : 1);
+  }
+  size_t scales() const { return size_t(k / group) * 16; }
+};
+
+struct Buffers {
+  Scratch x, x_scale, x_sum, h, h_scale, h_sum, rows, threads;
+  Routing routing;
+};
+
+struct Layer {
+  const Weights& w;
+  const Layout& l;
+  const Call& call;
+  const Kernels& kernels;
+  const Routing& routing;
+  bool tiles;         // use the tile products
+  bool one_token;     // all blocks share the only row of x
+  int first_token, tokens;
+  int pairs_of_panels;  // gate/up panel pairs a unit
+  Acts x, h;
+  float* rows;        // [pair][intermediate] f32, when h gets one scale a row
+  char* scratch;      // per thread
+  size_t scratch_bytes;
+};
+
+constexpr int kDownPanels = 4;
+
+struct ThreadScratch {
+  float* c;      // [32][panels * 16]
+  float* row;    // one row of x or h
+  float* out;    // [tokens][kDownPanels * 16]
+  char* panels;  // expanded weights
+  float* scales;
+};
+
+constexpr size_t kProductFloats = 32 * 8 * 16;
+
+size_t panel_bytes_expanded(const Layout& l) { return size_t(std::max(l.hidden, l.intermediate)) * 16; }
+
+size_t scratch_size(const Layout& l, int tokens) {
+  const size_t row = size_t(std::max(l.hidden, l.intermediate));
+  return (kProductFloats + row + size_t(tokens) * kDownPanels * 16 + 8 * 16) * 4 +
+         panel_bytes_expanded(l) * 8 + 4096;
+}
+
+ThreadScratch scratch_of(const Layer& s, int thread) {
+  float* base = reinterpret_cast<float*>(s.scratch + s.scratch_bytes * size_t(thread));
+  ThreadScratch t;
+  t.c = base;
+  t.row = t.c + kProductFloats;
+  t.scales = t.row + std::max(s.l.hidden, s.l.intermediate);
+  t.panels = reinterpret_cast<char*>(t.scales + 8 * 16);
+  t.out = reinterpret_cast<float*>(t.panels + panel_bytes_expanded(s.l) * 8);
+  return t;
+}
+
+// One row of f32, or a part of it starting at k0, into its place in a block.
+void put(const Kernels& kernels, const Acts& a, const float* x, int n, int k0, int block, int first,
+         int rows, int row) {
+  const size_t step = size_t(rows) * 64;
+  char* dst = a.data + size_t(first) * a.row_bytes() + size_t(row) * 64;
+  if (a.kind == ActKind::s8) {
+    const size_t at = size_t(block) * a.scales() + size_t(row);
+    const QuantArgs q = {x, n, a.group, dst, step, k0, a.scale + at, a.sum + at};
+    return kernels.quantise(&q);
+  }
+  const PutArgs p = {x, n, dst, step, k0};
+  a.kind == ActKind::f32 ? kernels.put_f32(&p) : kernels.put_bf16(&p);
+}
+
+void put_x_row(const Layer& s, int block, const Block& b, int row, float* staging) {
+  const int token = s.first_token + s.routing.token[size_t(b.first + row)];
+  const size_t bytes = s.call.dtype == Dtype::f32 ? 4 : 2;
+  const int n = s.l.shape.hidden;
+  s.kernels.load_row(s.call.x + size_t(token) * n * bytes, s.call.dtype, n, s.l.hidden, staging);
+  put(s.kernels, s.x, staging, s.l.hidden, 0, block, b.first, b.rows, row);
+}
+
+void pack_x(const Layer& s, int block, int thread) {
+  const Block& b = s.routing.blocks[size_t(block)];
+  float* staging = scratch_of(s, thread).row;
+  for (int row = 0; row < b.rows; ++row) put_x_row(s, block, b, row, staging);
+}
+
+void point_at(GemmArgs& g, const Acts& a, const Block& b, int block, bool shared) {
+  g.a = a.data + (shared ? 0 : size_t(b.first) * a.row_bytes());
+  g.m = b.rows;
+  const size_t scale = shared ? 0 : size_t(block) * a.scales();
+  g.a_scale = a.scale + scale;
+  g.a_sum = a.sum + scale;
+}
+
+using ProductFn = void (*)(const GemmArgs*);
+
+ProductFn product_of(const Layer& s) {
+  const Kernels& k = s.kernels;
+  if (s.l.format->product == Product::bf16) return s.tiles ? k.tile_bf16 : k.gemm_bf16;
+  if (s.tiles) return k.tile_i8;
+  return s.l.format->product == Product::i8 ? k.gemm_i8 : k.gemm_i4;
+}
+
+// The weights as the tiles want them: int4 panels become int8 in the thread's scratch.
+void expand(const Layer& s, GemmArgs& g, const ThreadScratch& t) {
+  for (int p = 0; p < g.panels; ++p) {
+    const PackArgs a = {nullptr, g.k, g.w_group, t.panels + size_t(p) * g.k * 16,
+                        reinterpret_cast<char*>(t.scales + p * 16)};
+    s.kernels.i4_to_i8(&a, g.w + size_t(p) * g.w_stride, g.w_scale + size_t(p) * g.w_scale_stride);
+  }
+  g.w = t.panels;
+  g.w_stride = size_t(g.k) * 16;
+  g.w_scale = reinterpret_cast<const char*>(t.scales);
+  g.w_scale_stride = 64;
+}
+
+// Calls use(block index, block, rows of c) for every block of one expert after its product.
+template <class Use>
+void each_block(const Layer& s, const Touched& e, const Acts& a, bool shared, GemmArgs g,
+                const ThreadScratch& t, Use use) {
+  const ProductFn product = product_of(s);
+  if (s.tiles && s.l.format->product == Product::i4) expand(s, g, t);
+  g.k = a.k;
+  g.a_group = a.group;
+  g.c = t.c;
+  const int step = s.tiles ? 2 : 1;
+  for (int i = 0; i < e.blocks; i += step) {
+    const int at = e.first_block + i;
+    const Block& b = s.routing.blocks[size_t(at)];
+    g.m2 = 0;
+    if (step == 2 && i + 1 < e.blocks) {
+      point_at(g, a, s.routing.blocks[size_t(at + 1)], at + 1, false);
+      g.a2 = g.a;
+      g.m2 = g.m;
+      g.a2_scale = g.a_scale;
+    }
+    point_at(g, a, b, at, shared);
+    product(&g);
+    use(at, b, t.c);
+    if (g.m2) use(at + 1, s.routing.blocks[size_t(at + 1)], t.c + size_t(g.m) * g.panels * 16);
+  }
+}
+
+void gate_up(const Layer& s, int unit, int thread) {
+  const Layout& l = s.l;
+  const int per_expert = l.intermediate / 16 / s.pairs_of_panels;
+  const Touched& e = s.routing.touched[size_t(unit / per_expert)];
+  const int pair = unit % per_expert * s.pairs_of_panels, n = s.pairs_of_panels * 16;
+  const ThreadScratch t = scratch_of(s, thread);
+  const char* expert = s.w.expert(e.expert);
+  GemmArgs g = {};
+  g.k = l.hidden;
+  g.w = expert + l.up_panel * size_t(pair * 2);
+  g.w_stride = l.up_panel;
+  g.w_scale = expert + l.up_scale_at + l.up_scale * size_t(pair * 2);
+  g.w_scale_stride = l.up_scale;
+  g.w_group = l.group;
+  g.panels = s.pairs_of_panels * 2;
+  each_block(s, e, s.x, s.one_token, g, t, [&](int at, const Block& b, const float* c) {
+    for (int row = 0; row < b.rows; ++row) {
+      float* h = s.rows ? s.rows + size_t(b.first + row) * l.intermediate + pair * 16 : t.row;
+      s.kernels.glu(c + row * g.panels * 16, s.pairs_of_panels, s.call.act, h);
+      if (!s.rows) put(s.kernels, s.h, h, n, pair * 16, at, b.first, b.rows, row);
+    }
+  });
+}
+
+void quantise_h(const Layer& s, int block) {
+  const Block& b = s.routing.blocks[size_t(block)];
+  for (int row = 0; row < b.rows; ++row)
+    put(s.kernels, s.h, s.rows + size_t(b.first + row) * s.l.intermediate, s.l.intermediate, 0, block,
+        b.first, b.rows, row);
+}
+
+// A slice of the output for all tokens: every expert adds its part, so no two threads meet.
+void down(const Layer& s, int unit, int thread) {
+  const Layout& l = s.l;
+  const ThreadScratch t = scratch_of(s, thread);
+  const int width = kDownPanels * 16, first = unit * width;
+  std::fill(t.out, t.out + size_t(s.tokens) * width, 0.0f);
+  for (const Touched& e : s.routing.touched) {
+    const char* expert = s.w.expert(e.expert);
+    GemmArgs g = {};
+    g.k = l.intermediate;
+    g.w = expert + l.down_at + l.down_panel * size_t(unit * kDownPanels);
+    g.w_stride = l.down_panel;
+    g.w_scale = expert + l.down_scale_at + l.down_scale * size_t(unit * kDownPanels);
+    g.w_scale_stride = l.down_scale;
+    g.w_group = l.group;
+    g.panels = kDownPanels;
+    each_block(s, e, s.h, false, g, t, [&](int, const Block& b, const float* c) {
+      for (int row = 0; row < b.rows; ++row) {
+        const size_t pair = size_t(b.first + row);
+        s.kernels.axpy(t.out + size_t(s.routing.token[pair]) * width, c + row * width,
+                       s.routing.weight[pair], width);
+      }
+    });
+  }
+  const int n = std::min(width, l.shape.hidden - first);
+  const size_t bytes = s.call.dtype == Dtype::f32 ? 4 : 2;
+  for (int i = 0; n > 0 && i < s.tokens; ++i)
+    s.kernels.store_row(t.out + size_t(i) * width, s.call.dtype, n,
+                        s.call.out + (size_t(s.first_token + i) * l.shape.hidden + first) * bytes);
+}
+
+enum Step { kPackX, kGateUp, kQuantiseH, kDown };
+
+void run_unit(void* context, int phase, int unit, int thread) {
+  const Layer& s = *static_cast<const Layer*>(context);
+  if (phase == kPackX) pack_x(s, unit, thread);
+  else if (phase == kGateUp) gate_up(s, unit, thread);
+  else if (phase == kQuantiseH) quantise_h(s, unit);
+  else down(s, unit, thread);
+}
+
+bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched) {
+  if (!kernels.tile_from) return false;
+  const int from = g_tile_from.load() ? g_tile_from.load() : kernels.tile_from;
+  return pairs >= touched * size_t(from);
+}
+
+// Few tokens: short units spread evenly. Many: wide ones that use each activation more often.
+int choose_pairs_of_panels(const Layer& s, int threads) {
+  const size_t wide_units = s.routing.touched.size() * size_t(s.l.intermediate) / 64;
+  const bool many = s.routing.token.size() >= 4 * s.routing.touched.size();
+  return many && wide_units >= size_t(threads) * 4 ? 4 : 2;
+}
+
+ActKind act_kind(const Layer& s) {
+  if (s.l.format->product != Product::bf16) return ActKind::s8;
+  return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
+}
+
+Acts make_acts(const Layer& s, int k, Scratch& data, Scratch& scale, Scratch& sum) {
+  Acts a = {act_kind(s), k, k, nullptr, nullptr, nullptr};
+  if (a.kind == ActKind::s8 && !s.tiles)
+    a.group = s.l.format->product == Product::i4 ? 32 : s.pairs_of_panels * 16;
+  a.data = data.need(s.routing.token.size() * a.row_bytes());
+  if (a.kind == ActKind::s8) {
+    a.scale = scale.need_of<float>(s.routing.blocks.size() * a.scales());
+    a.sum = sum.need_of<int32_t>(s.routing.blocks.size() * a.scales());
+  }
+  return a;
+}
+
+void run_layer(Layer& s, Buffers& buffers) {
+  Pool& workers = pool();
+  s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
+  s.tiles = use_tiles(s.kernels, s.routing.token.size(), s.routing.touched.size());
+  s.pairs_of_panels = choose_pairs_of_panels(s, workers.threads());
+  s.x = make_acts(s, s.l.hidden, buffers.x, buffers.x_scale, buffers.x_sum);
+  s.h = make_acts(s, s.l.intermediate, buffers.h, buffers.h_scale, buffers.h_sum);
+  const bool whole_rows = s.tiles && s.h.kind == ActKind::s8;
+  if (whole_rows)
+    s.rows = buffers.rows.need_of<float>(s.routing.token.size() * size_t(s.l.intermediate));
+  s.scratch_bytes = (scratch_size(s.l, s.tokens) + 4095) / 4096 * 4096;
+  s.scratch = buffers.threads.need(s.scratch_bytes * size_t(workers.threads()));
+  const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
+  if (s.one_token && blocks) pack_x(s, 0, 0);
+  workers.run({run_unit, &s, 4,
+               {s.one_token ? 0 : blocks, touched * (s.l.intermediate / 16 / s.pairs_of_panels),
+                whole_rows ? blocks : 0, s.l.hidden / 16 / kDownPanels}});
+}
+
+// One set for the process, used under the PoolLock.
+Buffers& buffers() {
+  static Buffers* const shared = new Buffers;
+  return *shared;
+}
+
+}  // namespace
+
+void set_tile_from(int tokens) { g_tile_from.store(tokens); }
+
+void forward(const Weights& w, const Call& call, const Kernels& kernels) {
+  Buffers& b = buffers();
+  for (int first = 0; first < call.tokens; first += kChunk) {
+    const int n = std::min(kChunk, call.tokens - first);
+    route(call.ids, call.weights, call.mask, first, n, call.top_k, w.layout().shape.experts,
+          b.routing);
+    Layer s = {w, w.layout(), call, kernels, b.routing, false, false, first, n, 2, {}, {},
+               nullptr, nullptr, 0};
+    run_layer(s, b);
+  }
+}
+
+}  // namespace kt

@@ -1,0 +1,52 @@
+#include "memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "errors.h"
+
+namespace kt {
+namespace {
+constexpr size_t kHugePage = size_t(2) << 20;
+}
+
+Region::Region(size_t bytes) {
+  if (bytes == 0) return;
+  bytes_ = bytes >= kHugePage ? (bytes + kHugePage - 1) / kHugePage * kHugePage : bytes;
+  void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) throw std::bad_alloc();
+  if (bytes_ >= kHugePage) madvise(p, bytes_, MADV_HUGEPAGE);
+  data_ = static_cast<char*>(p);
+}
+
+Region::Region(const std::string& path, size_t file_bytes) {
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) throw FormatError(path + ": " + std::strerror(errno));
+  void* p = mmap(nullptr, file_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+  close(fd);
+  if (p == MAP_FAILED) throw FormatError(path + ": cannot be mapped: " + std::strerror(errno));
+  madvise(p, file_bytes, MADV_WILLNEED);
+  data_ = static_cast<char*>(p);
+  bytes_ = file_bytes;
+}
+
+Region::Region(Region&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+Region& Region::operator=(Region&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+Region::~Region() {
+  if (data_) munmap(data_, bytes_);
+}
+
+}  // namespace kt

@@ -1,0 +1,42 @@
+// One pool of threads per process. The caller works too: N threads are N - 1 workers and the caller.
+//
+// A job is a few phases of numbered units. Every thread has a range of each phase and takes from the
+// others' ranges when its own is used up. A phase is over when its units are done, not when all
+// threads have come by: a worker the scheduler has put aside delays nobody but its own last unit.
+#pragma once
+#include <memory>
+
+namespace kt {
+
+constexpr int kMaxThreads = 256;
+constexpr int kMaxPhases = 4;
+
+struct Job {
+  void (*run)(void* context, int phase, int unit, int thread) = nullptr;
+  void* context = nullptr;
+  int phases = 0;
+  int units[kMaxPhases] = {};
+};
+
+class Pool {
+ public:
+  virtual ~Pool() = default;
+  virtual int threads() const = 0;
+  virtual void run(const Job& job) = 0;  // one caller at a time
+};
+
+// The process's pool, made at first use and made anew in a forked child.
+Pool& pool();
+void set_threads(int n);  // 0: one per allowed physical core
+int threads();
+int allowed_cores();
+
+// Held for a whole call: the pool and the work buffers belong to one caller at a time.
+class PoolLock {
+ public:
+  PoolLock();
+  ~PoolLock();
+  PoolLock(const PoolLock&) = delete;
+};
+
+}  // namespace kt

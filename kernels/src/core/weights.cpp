@@ -1,0 +1,114 @@
+#include "weights.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "pool.h"
+
+namespace kt {
+namespace {
+
+int pad(int n, int to) { return (n + to - 1) / to * to; }
+size_t align64(size_t n) { return (n + 63) / 64 * 64; }
+
+struct Packing {
+  const Layout* layout;
+  const Kernels* kernels;
+  Source gate, up, down;
+  char* expert;
+  std::vector<std::vector<float>>* rows;  // one [16][k] buffer a thread
+  std::atomic<int> bad{0};                // 0: none, otherwise 1 + matrix
+};
+
+size_t element_bytes(Dtype t) { return t == Dtype::f32 ? 4 : 2; }
+
+// 16 rows of a [n, k] matrix as f32, zero beyond its edges.
+void gather(const Kernels& kernels, Source s, int first, int n, int k, int padded, float* rows) {
+  for (int r = 0; r < 16; ++r) {
+    float* dst = rows + size_t(r) * padded;
+    const int row = first + r;
+    if (row < n) kernels.load_row(s.data + size_t(row) * k * element_bytes(s.dtype), s.dtype, k,
+                                  padded, dst);
+    else std::fill(dst, dst + padded, 0.0f);
+  }
+}
+
+void pack_unit(void* context, int, int unit, int thread) {
+  Packing& p = *static_cast<Packing*>(context);
+  const Layout& l = *p.layout;
+  float* rows = (*p.rows)[size_t(thread)].data();
+  const bool is_down = unit >= l.up_panels();
+  const int panel = is_down ? unit - l.up_panels() : unit;
+  const int matrix = is_down ? 2 : panel % 2;
+  const Source source = is_down ? p.down : matrix ? p.up : p.gate;
+  const int k = is_down ? l.intermediate : l.hidden;
+  gather(*p.kernels, source, (is_down ? panel : panel / 2) * 16,
+         is_down ? l.shape.hidden : l.shape.intermediate,
+         is_down ? l.shape.intermediate : l.shape.hidden, k, rows);
+  const size_t data = is_down ? l.down_at + l.down_panel * size_t(panel) : l.up_panel * size_t(panel);
+  const size_t scale = is_down ? l.down_scale_at + l.down_scale * size_t(panel)
+                               : l.up_scale_at + l.up_scale * size_t(panel);
+  const PackArgs args = {rows, k, l.group, p.expert + data, p.expert + scale};
+  if (!(p.kernels->*l.format->pack)(&args)) p.bad.store(1 + matrix);
+}
+
+}  // namespace
+
+Layout::Layout(Shape s, const Format* f, int g) : shape(s), format(f), group(g) {
+  const int step = std::max(64, g);
+  hidden = pad(s.hidden, step);
+  intermediate = pad(s.intermediate, step);
+  up_panel = f->panel_bytes(hidden);
+  down_panel = f->panel_bytes(intermediate);
+  up_scale = f->scale_bytes(hidden, g);
+  down_scale = f->scale_bytes(intermediate, g);
+  down_at = align64(up_panel * size_t(up_panels()));
+  up_scale_at = align64(down_at + down_panel * size_t(down_panels()));
+  down_scale_at = align64(up_scale_at + up_scale * size_t(up_panels()));
+  expert_bytes = align64(down_scale_at + down_scale * size_t(down_panels()));
+}
+
+Weights::Weights(Shape s, const Format* f, int group)
+    : layout_(s, f, group), region_(layout_.bytes()), data_(region_.data()) {}
+
+Weights::Weights(Layout layout, Region mapped, size_t data_at)
+    : layout_(layout), region_(std::move(mapped)), data_(region_.data() + data_at), mapped_(true) {}
+
+void Weights::set_expert(int expert, Source gate, Source up, Source down, const Kernels& kernels) {
+  if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
+  Pool& workers = pool();
+  std::vector<std::vector<float>> rows(
+      size_t(workers.threads()),
+      std::vector<float>(size_t(std::max(layout_.hidden, layout_.intermediate)) * 16));
+  Packing p = {&layout_, &kernels, gate, up, down, data_ + layout_.expert_bytes * size_t(expert),
+               &rows, {}};
+  workers.run({pack_unit, &p, 1, {layout_.up_panels() + layout_.down_panels()}});
+  static const char* const names[] = {"gate", "up", "down"};
+  if (p.bad.load())
+    throw std::invalid_argument(std::string(names[p.bad.load() - 1]) + " weights of expert " +
+                                std::to_string(expert) + " hold NaN or infinity");
+}
+
+void Weights::unpack(int expert, float* gate, float* up, float* down) const {
+  const Layout& l = layout_;
+  const char* base = this->expert(expert);
+  std::vector<float> rows(size_t(std::max(l.hidden, l.intermediate)) * 16);
+  const auto copy = [&](const char* data, const char* scale, int k, int used, int first, int n,
+                        float* out) {
+    unpack_panel(*l.format, data, scale, k, l.group, rows.data());
+    for (int r = 0; r < 16 && first + r < n; ++r)
+      std::memcpy(out + size_t(first + r) * used, rows.data() + size_t(r) * k, size_t(used) * 4);
+  };
+  for (int p = 0; p < l.up_panels(); ++p)
+    copy(base + l.up_panel * size_t(p), base + l.up_scale_at + l.up_scale * size_t(p), l.hidden,
+         l.shape.hidden, p / 2 * 16, l.shape.intermediate, p % 2 ? up : gate);
+  for (int p = 0; p < l.down_panels(); ++p)
+    copy(base + l.down_at + l.down_panel * size_t(p),
+         base + l.down_scale_at + l.down_scale * size_t(p), l.intermediate, l.shape.intermediate,
+         p * 16, l.shape.hidden, down);
+}
+
+}  // namespace kt

@@ -1,0 +1,56 @@
+// One layer's packed experts: where every panel lies, and how panels are made from plain matrices.
+#pragma once
+#include <string>
+
+#include "format.h"
+#include "memory.h"
+
+namespace kt {
+
+struct Shape {
+  int experts = 0, hidden = 0, intermediate = 0;
+};
+
+// Per expert: gate and up panels in turn (g0 u0 g1 u1 ...), down panels, then their scales.
+struct Layout {
+  Shape shape;
+  const Format* format = nullptr;
+  int group = 0;
+  int hidden = 0, intermediate = 0;  // padded
+  size_t up_panel = 0, down_panel = 0, up_scale = 0, down_scale = 0;
+  size_t down_at = 0, up_scale_at = 0, down_scale_at = 0, expert_bytes = 0;
+
+  Layout() = default;
+  Layout(Shape s, const Format* f, int group);
+  int up_panels() const { return intermediate / 8; }
+  int down_panels() const { return hidden / 16; }
+  size_t bytes() const { return expert_bytes * size_t(shape.experts); }
+};
+
+struct Source {  // a row-major matrix
+  const char* data;
+  Dtype dtype;
+};
+
+class Weights {
+ public:
+  Weights(Shape s, const Format* f, int group);
+  Weights(Layout layout, Region mapped, size_t data_at);
+
+  // Throws std::invalid_argument when a value is not finite. Uses the pool: hold a PoolLock.
+  void set_expert(int expert, Source gate, Source up, Source down, const Kernels& kernels);
+  // out: gate [I, H], up [I, H], down [H, I], as the kernels see the stored values.
+  void unpack(int expert, float* gate, float* up, float* down) const;
+
+  const Layout& layout() const { return layout_; }
+  const char* expert(int e) const { return data_ + layout_.expert_bytes * size_t(e); }
+  const char* data() const { return data_; }
+
+ private:
+  Layout layout_;
+  Region region_;
+  char* data_;
+  bool mapped_ = false;
+};
+
+}  // namespace kt

@@ -1,0 +1,95 @@
+// What the core and the ISA units share: plain structs and one table of functions per ISA.
+// No STL and no inline function may appear here: an inline function compiled for AVX-512 becomes a
+// weak symbol that the linker may pick for every CPU.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace kt {
+
+enum class Dtype : int { f32, f16, bf16 };
+enum class Act : int { silu, gelu };
+
+// Rows of activations live in blocks of at most 16 rows: [k tile][row][64 bytes], so that one
+// pointer with constant displacements serves the vector kernels and a block is an AMX A tile.
+// Weights live in panels of 16 rows: [k step][row][4 bytes] (4 int8, 2 bf16 or 8 int4 per row).
+struct GemmArgs {
+  const char* a;           // first block
+  int m;                   // its rows, 1..16
+  const char* a2;          // second block, tile kernels only
+  int m2;                  // its rows, 0..16
+  const float* a_scale;    // int8 activations: [group][16]
+  const float* a2_scale;
+  const int32_t* a_sum;    // sum of the quantised values: [group][16]
+  int a_group;             // k covered by one activation scale
+  int k;                   // padded depth, a multiple of 64
+  const char* w;           // first panel
+  size_t w_stride;         // bytes from panel to panel
+  const char* w_scale;     // int8: [panel][16] f32; int4: [panel][k / w_group][16] f16
+  size_t w_scale_stride;
+  int w_group;
+  int panels;              // a multiple of 4
+  float* c;                // [m + m2][panels * 16]
+};
+
+struct QuantArgs {
+  const float* x;          // n values
+  int n;                   // a multiple of group
+  int group;
+  char* dst;               // first byte of the row inside its block
+  size_t tile_stride;      // bytes from k tile to k tile
+  int k0;                  // position of x[0] in the row
+  float* scale;            // [group][16], at the row's column
+  int32_t* sum;
+};
+
+// A full row of f32 becomes one row of a block, without scales.
+struct PutArgs {
+  const float* x;
+  int n;
+  char* dst;
+  size_t tile_stride;
+  int k0;
+};
+
+struct PackArgs {
+  const float* rows;       // [16][k], zero where padded
+  int k;
+  int group;
+  char* dst;
+  char* scale;
+};
+
+struct Kernels {
+  const char* name;
+  bool bf16_acts;          // bf16 products take bf16 activations, otherwise f32
+  int tile_from;           // tokens per expert from which tiles pay, 0 without tiles
+  void (*gemm_bf16)(const GemmArgs*);
+  void (*gemm_i8)(const GemmArgs*);
+  void (*gemm_i4)(const GemmArgs*);
+  void (*tile_bf16)(const GemmArgs*);
+  void (*tile_i8)(const GemmArgs*);
+  void (*i4_to_i8)(const PackArgs*, const char* src, const char* src_scale);
+  void (*quantise)(const QuantArgs*);
+  void (*put_f32)(const PutArgs*);
+  void (*put_bf16)(const PutArgs*);
+  void (*load_row)(const void* src, Dtype, int n, int padded, float* dst);
+  void (*store_row)(const float* src, Dtype, int n, void* dst);
+  void (*glu)(const float* c, int pairs, Act, float* h);
+  void (*axpy)(float* out, const float* x, float w, int n);
+  bool (*pack_bf16)(const PackArgs*);  // the packers return false for a value that is not finite
+  bool (*pack_i8)(const PackArgs*);
+  bool (*pack_i4)(const PackArgs*);
+  // Peak loops return the operations done; kind: 0 fma, 1 int8 dot, 2 bf16 dot, 3/4 tiles.
+  double (*peak)(int kind, long rounds);
+  uint64_t (*read)(const char* p, size_t bytes);
+};
+
+const Kernels* kernels_avx2();
+const Kernels* kernels_avx512_base();
+const Kernels* kernels_avx512_vnni();
+const Kernels* kernels_avx512_bf16();
+const Kernels* kernels_amx();
+const Kernels* kernels_amx_shim();
+
+}  // namespace kt

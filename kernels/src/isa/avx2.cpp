@@ -1,0 +1,9 @@
+#include "vec_avx2.h"
+#include "unit.inl"
+
+namespace kt {
+namespace {
+constexpr Kernels kTable = vector_table("avx2");
+}
+const Kernels* kernels_avx2() { return &kTable; }
+}  // namespace kt

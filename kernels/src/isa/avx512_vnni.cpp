@@ -1,0 +1,9 @@
+#include "vec_avx512.h"
+#include "unit.inl"
+
+namespace kt {
+namespace {
+constexpr Kernels kTable = vector_table("avx512_vnni");
+}
+const Kernels* kernels_avx512_vnni() { return &kTable; }
+}  // namespace kt

@@ -1,0 +1,39 @@
+// A block of activations times panels of bf16 weights, f32 accumulation.
+
+namespace {
+
+constexpr int kActBytes = kBf16Acts ? 2 : 4;
+constexpr int kTileDepth = 64 / kActBytes;  // k covered by one activation tile
+
+struct Bf16Body {
+  static constexpr int kRows = kMaxRows;
+  template <int M, int P>
+  static void run(const GemmArgs& g, int row, int panel) {
+    const char* a = g.a + row * 64;
+    const char* w = g.w + panel * g.w_stride;
+    Vf acc[M][P];
+    for (int m = 0; m < M; ++m)
+      for (int p = 0; p < P; ++p) acc[m][p] = vf_zero();
+    const size_t step = size_t(g.m) * 64, stride = g.w_stride;
+    for (int k = 0; k < g.k; k += kTileDepth, a += step, w += kTileDepth * 32) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kTileDepth / 2; ++j) {
+        for (int half = 0; half < kHalves; ++half) {
+          Vf line[P];
+          for (int p = 0; p < P; ++p) line[p] = bf16_half(w + p * stride + j * 64, half);
+          for (int m = 0; m < M; ++m) {
+            const auto x = bf16_bcast(a + m * 64 + j * 2 * kActBytes, half);
+            for (int p = 0; p < P; ++p) acc[m][p] = bf16_dot(acc[m][p], line[p], x);
+          }
+        }
+      }
+    }
+    float* c = g.c + (row * g.panels + panel) * 16;
+    for (int m = 0; m < M; ++m)
+      for (int p = 0; p < P; ++p) vf_store(c + (m * g.panels + p) * 16, acc[m][p]);
+  }
+};
+
+void gemm_bf16(const GemmArgs* g) { walk<Bf16Body>(*g); }
+
+}  // namespace

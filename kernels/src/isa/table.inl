@@ -1,0 +1,33 @@
+// The table of a vector ISA; a unit with tiles fills in the rest.
+
+namespace {
+
+double peak_vector(int kind, long rounds) {
+  if (kind == 0) return peak_fma(rounds);
+  if (kind == 1) return peak_int8(rounds);
+  return kind == 2 ? peak_bf16(rounds) : 0;
+}
+
+constexpr Kernels vector_table(const char* name) {
+  Kernels t = {};
+  t.name = name;
+  t.bf16_acts = kBf16Acts;
+  t.gemm_bf16 = gemm_bf16;
+  t.gemm_i8 = gemm_i8;
+  t.gemm_i4 = gemm_i4;
+  t.quantise = quantise;
+  t.put_f32 = put_f32;
+  t.put_bf16 = put_bf16;
+  t.load_row = load_row;
+  t.store_row = store_row;
+  t.glu = glu;
+  t.axpy = axpy;
+  t.pack_bf16 = pack_bf16;
+  t.pack_i8 = pack_i8;
+  t.pack_i4 = pack_i4;
+  t.peak = peak_vector;
+  t.read = read_all;
+  return t;
+}
+
+}  // namespace

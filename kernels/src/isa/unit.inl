@@ -1,0 +1,12 @@
+// Everything a vector ISA offers, built from its vocabulary. Included once per translation unit,
+// after vec_*.h.
+#include "abi.h"
+namespace kt {
+#include "blocks.inl"
+#include "rows.inl"
+#include "gemm_bf16.inl"
+#include "gemm_int.inl"
+#include "pack.inl"
+#include "limits.inl"
+#include "table.inl"
+}

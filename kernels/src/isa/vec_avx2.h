@@ -1,0 +1,177 @@
+// The vector vocabulary on AVX2: a Vf is the 16 rows of a panel, two registers.
+#include <immintrin.h>
+
+#define KT_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+struct Vf { __m256 a, b; };
+struct Vi { __m256i a, b; };
+constexpr int kMaxRows = 6;      // 12 accumulators, 2 weights, 1 activation of 16 registers
+constexpr int kMaxRowsInt = 4;
+constexpr int kPanels = 1;       // panels a block of many rows keeps in registers
+constexpr int kPanelsTwoRows = 2;
+
+KT_INLINE Vf vf_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+KT_INLINE Vf vf_set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+KT_INLINE Vf vf_load(const void* p) {
+  const float* f = static_cast<const float*>(p);
+  return {_mm256_loadu_ps(f), _mm256_loadu_ps(f + 8)};
+}
+KT_INLINE void vf_store(void* p, Vf x) {
+  float* f = static_cast<float*>(p);
+  _mm256_storeu_ps(f, x.a);
+  _mm256_storeu_ps(f + 8, x.b);
+}
+KT_INLINE Vf vf_add(Vf x, Vf y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+KT_INLINE Vf vf_sub(Vf x, Vf y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+KT_INLINE Vf vf_mul(Vf x, Vf y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+KT_INLINE Vf vf_div(Vf x, Vf y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+KT_INLINE Vf vf_fma(Vf x, Vf y, Vf z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+KT_INLINE Vf vf_max(Vf x, Vf y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+KT_INLINE Vf vf_min(Vf x, Vf y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+KT_INLINE Vf vf_abs(Vf x) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
+}
+KT_INLINE Vf vf_round(Vf x) {
+  return {_mm256_round_ps(x.a, 0x08), _mm256_round_ps(x.b, 0x08)};
+}
+KT_INLINE Vf vf_if_less(Vf a, Vf b, Vf x, Vf y) {
+  return {_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
+          _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ))};
+}
+KT_INLINE Vf vf_if_zero(Vf a, Vf x, Vf y) {
+  const __m256 z = _mm256_setzero_ps();
+  return {_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, z, _CMP_EQ_OQ)),
+          _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, z, _CMP_EQ_OQ))};
+}
+KT_INLINE float vf_hmax(Vf x) {
+  const __m256 m = _mm256_max_ps(x.a, x.b);
+  __m128 r = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+  r = _mm_max_ps(r, _mm_movehl_ps(r, r));
+  return _mm_cvtss_f32(_mm_max_ss(r, _mm_movehdup_ps(r)));
+}
+KT_INLINE __m256 half_scale2(__m256 x, __m256 n) {
+  const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
+}
+KT_INLINE Vf vf_scale2(Vf x, Vf n) { return {half_scale2(x.a, n.a), half_scale2(x.b, n.b)}; }
+KT_INLINE __m128i load128(const void* p, int i) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p) + i);
+}
+KT_INLINE Vf vf_from_f16(const void* p) {
+  return {_mm256_cvtph_ps(load128(p, 0)), _mm256_cvtph_ps(load128(p, 1))};
+}
+KT_INLINE void vf_to_f16(void* p, Vf x) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, 0));
+  _mm_storeu_si128(static_cast<__m128i*>(p) + 1, _mm256_cvtps_ph(x.b, 0));
+}
+KT_INLINE __m256 half_from_bf16(__m128i h) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+KT_INLINE Vf vf_from_bf16(const void* p) {
+  return {half_from_bf16(load128(p, 0)), half_from_bf16(load128(p, 1))};
+}
+KT_INLINE __m256i half_to_bf16(__m256 x) {
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i r = _mm256_srli_epi32(
+      _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  return _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7fc0), nan);
+}
+KT_INLINE void vf_to_bf16(void* p, Vf x) {
+  const __m256i v = _mm256_packus_epi32(half_to_bf16(x.a), half_to_bf16(x.b));
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_permute4x64_epi64(v, 0xd8));
+}
+KT_INLINE Vi vi_round(Vf x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+KT_INLINE Vf vf_from_int(Vi x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+KT_INLINE Vi vi_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+KT_INLINE Vi vi_add(Vi x, Vi y) {
+  return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
+}
+KT_INLINE int vi_sum(Vi x) {
+  const __m256i s = _mm256_add_epi32(x.a, x.b);
+  __m128i r = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+  r = _mm_add_epi32(r, _mm_shuffle_epi32(r, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(r, _mm_shuffle_epi32(r, 0xb1)));
+}
+KT_INLINE void vi_to_bytes(void* p, Vi x) {
+  const __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8);
+  const __m128i b = _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  _mm_storeu_si128(static_cast<__m128i*>(p), b);
+}
+
+// ---- bf16 lines: 16 rows x 2 k, multiplied in f32
+constexpr bool kBf16Acts = false;
+constexpr int kHalves = 2;
+KT_INLINE __m256 half_line(const char* p, int half) {
+  const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_castsi256_ps(half ? _mm256_and_si256(v, _mm256_set1_epi32(0xffff0000))
+                                  : _mm256_slli_epi32(v, 16));
+}
+KT_INLINE Vf bf16_half(const char* line, int half) {
+  return {half_line(line, half), half_line(line + 32, half)};
+}
+KT_INLINE __m256 bf16_bcast(const char* x, int half) {
+  return _mm256_broadcast_ss(reinterpret_cast<const float*>(x) + half);
+}
+KT_INLINE Vf bf16_dot(Vf acc, Vf w, __m256 x) {
+  return {_mm256_fmadd_ps(w.a, x, acc.a), _mm256_fmadd_ps(w.b, x, acc.b)};
+}
+
+// ---- int8 and int4 lines: 16 rows x 4 k
+struct Line { __m256i a, b; };
+KT_INLINE Line line_load(const char* p) {
+  const __m256i* v = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
+}
+KT_INLINE Line line_low(Line v) {
+  const __m256i m = _mm256_set1_epi8(15);
+  return {_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)};
+}
+KT_INLINE Line line_high(Line v) {
+  return line_low({_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)});
+}
+KT_INLINE Vi line_as_int(Line v) { return {v.a, v.b}; }
+KT_INLINE __m256i bcast4(const char* x) {
+  return _mm256_set1_epi32(*reinterpret_cast<const int*>(x));
+}
+
+struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
+  using Acc = Vi;
+  struct X { __m256i v, mag; };
+  static KT_INLINE X x(const char* p) {
+    const __m256i v = bcast4(p);
+    return {v, _mm256_abs_epi8(v)};
+  }
+  static KT_INLINE Line w(Line v) { return v; }
+  static KT_INLINE Acc init(int) { return vi_zero(); }
+  static KT_INLINE __m256i one(__m256i acc, __m256i w, X x) {
+    const __m256i p = _mm256_maddubs_epi16(x.mag, _mm256_sign_epi8(w, x.v));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+  }
+  static KT_INLINE Acc dot(Acc s, Line w, X x) { return {one(s.a, w.a, x), one(s.b, w.b, x)}; }
+  static KT_INLINE Vi done(Acc s, int) { return s; }
+};
+
+struct DotU4 {  // sums in 16 bits: 8 steps of at most 2 * 15 * 127 stay below 32767
+  using Acc = Vi;
+  struct X { __m256i v; };
+  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  static KT_INLINE Acc init(int) { return vi_zero(); }
+  static KT_INLINE Acc dot(Acc s, Line w, X x) {
+    return {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x.v)),
+            _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x.v))};
+  }
+  static KT_INLINE Vi done(Acc s, int sum) {
+    const __m256i ones = _mm256_set1_epi16(1), off = _mm256_set1_epi32(8 * sum);
+    return {_mm256_sub_epi32(_mm256_madd_epi16(s.a, ones), off),
+            _mm256_sub_epi32(_mm256_madd_epi16(s.b, ones), off)};
+  }
+};
+
+}  // namespace

@@ -1,0 +1,151 @@
+// The vector vocabulary on AVX-512: a Vf is the 16 rows of a panel.
+#include <immintrin.h>
+
+#define KT_INLINE inline __attribute__((always_inline))
+
+namespace {
+
+using Vf = __m512;
+using Vi = __m512i;
+constexpr int kMaxRows = 6;         // rows a block keeps in registers
+constexpr int kMaxRowsInt = 6;
+constexpr int kPanels = 2;         // panels a block of many rows keeps in registers
+constexpr int kPanelsTwoRows = 4;
+
+KT_INLINE Vf vf_zero() { return _mm512_setzero_ps(); }
+KT_INLINE Vf vf_set1(float x) { return _mm512_set1_ps(x); }
+KT_INLINE Vf vf_load(const void* p) { return _mm512_loadu_ps(p); }
+KT_INLINE void vf_store(void* p, Vf x) { _mm512_storeu_ps(p, x); }
+KT_INLINE Vf vf_add(Vf a, Vf b) { return _mm512_add_ps(a, b); }
+KT_INLINE Vf vf_sub(Vf a, Vf b) { return _mm512_sub_ps(a, b); }
+KT_INLINE Vf vf_mul(Vf a, Vf b) { return _mm512_mul_ps(a, b); }
+KT_INLINE Vf vf_div(Vf a, Vf b) { return _mm512_div_ps(a, b); }
+KT_INLINE Vf vf_fma(Vf a, Vf b, Vf c) { return _mm512_fmadd_ps(a, b, c); }
+KT_INLINE Vf vf_max(Vf a, Vf b) { return _mm512_max_ps(a, b); }
+KT_INLINE Vf vf_min(Vf a, Vf b) { return _mm512_min_ps(a, b); }
+KT_INLINE Vf vf_abs(Vf a) { return _mm512_abs_ps(a); }
+KT_INLINE Vf vf_round(Vf a) { return _mm512_roundscale_ps(a, 0x08); }
+KT_INLINE Vf vf_if_less(Vf a, Vf b, Vf x, Vf y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+KT_INLINE Vf vf_if_zero(Vf a, Vf x, Vf y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, vf_zero(), _CMP_EQ_OQ), y, x);
+}
+KT_INLINE float vf_hmax(Vf a) { return _mm512_reduce_max_ps(a); }
+KT_INLINE Vf vf_scale2(Vf x, Vf n) { return _mm512_scalef_ps(x, n); }
+KT_INLINE Vf vf_from_f16(const void* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+}
+KT_INLINE void vf_to_f16(void* p, Vf x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(x, 0));
+}
+KT_INLINE Vf vf_from_bf16(const void* p) {
+  const __m256i h = _mm256_loadu_si256(static_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+KT_INLINE void vf_to_bf16(void* p, Vf x) {
+  const __m512i u = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i r = _mm512_srli_epi32(
+      _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512i fixed = _mm512_mask_set1_epi32(r, nan, 0x7fc0);
+  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(fixed));
+}
+KT_INLINE Vi vi_round(Vf x) { return _mm512_cvtps_epi32(x); }
+KT_INLINE Vf vf_from_int(Vi x) { return _mm512_cvtepi32_ps(x); }
+KT_INLINE Vi vi_zero() { return _mm512_setzero_si512(); }
+KT_INLINE Vi vi_add(Vi a, Vi b) { return _mm512_add_epi32(a, b); }
+KT_INLINE int vi_sum(Vi a) { return _mm512_reduce_add_epi32(a); }
+KT_INLINE void vi_to_bytes(void* p, Vi x) {
+  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(x));
+}
+
+// ---- bf16 lines: 16 rows x 2 k
+#ifdef __AVX512BF16__
+constexpr bool kBf16Acts = true;
+constexpr int kHalves = 1;
+KT_INLINE Vf bf16_half(const char* line, int) { return _mm512_loadu_ps(line); }
+KT_INLINE Vf bf16_bcast(const char* x, int) {
+  return _mm512_castsi512_ps(_mm512_set1_epi32(*reinterpret_cast<const int*>(x)));
+}
+KT_INLINE Vf bf16_dot(Vf acc, Vf w, Vf x) {
+  return _mm512_dpbf16_ps(acc, reinterpret_cast<__m512bh>(w), reinterpret_cast<__m512bh>(x));
+}
+#else
+constexpr bool kBf16Acts = false;
+constexpr int kHalves = 2;
+KT_INLINE Vf bf16_half(const char* line, int half) {
+  const __m512i v = _mm512_loadu_si512(line);
+  return _mm512_castsi512_ps(half ? _mm512_and_si512(v, _mm512_set1_epi32(0xffff0000))
+                                  : _mm512_slli_epi32(v, 16));
+}
+KT_INLINE Vf bf16_bcast(const char* x, int half) {
+  return _mm512_set1_ps(reinterpret_cast<const float*>(x)[half]);
+}
+KT_INLINE Vf bf16_dot(Vf acc, Vf w, Vf x) { return _mm512_fmadd_ps(w, x, acc); }
+#endif
+
+// ---- int8 and int4 lines: 16 rows x 4 k
+using Line = __m512i;
+KT_INLINE Line line_load(const char* p) { return _mm512_loadu_si512(p); }
+KT_INLINE Line line_low(Line v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
+KT_INLINE Line line_high(Line v) {
+  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
+}
+KT_INLINE Vi line_as_int(Line v) { return v; }
+KT_INLINE __m512i bcast4(const char* x) {
+  return _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
+}
+
+#ifdef __AVX512VNNI__
+struct DotS8 {  // weights moved to unsigned, the offset taken off by the activations' sum
+  using Acc = __m512i;
+  struct X { __m512i v; };
+  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  static KT_INLINE Line w(Line v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
+  static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-128 * sum); }
+  static KT_INLINE Acc dot(Acc a, Line w, X x) { return _mm512_dpbusd_epi32(a, w, x.v); }
+  static KT_INLINE Vi done(Acc a, int) { return a; }
+};
+struct DotU4 {
+  using Acc = __m512i;
+  struct X { __m512i v; };
+  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-8 * sum); }
+  static KT_INLINE Acc dot(Acc a, Line w, X x) { return _mm512_dpbusd_epi32(a, w, x.v); }
+  static KT_INLINE Vi done(Acc a, int) { return a; }
+};
+#else
+struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
+  using Acc = __m512i;
+  struct X { __m512i mag; __mmask64 neg; };
+  static KT_INLINE X x(const char* p) {
+    const __m512i v = bcast4(p);
+    return {_mm512_abs_epi8(v), _mm512_movepi8_mask(v)};
+  }
+  static KT_INLINE Line w(Line v) { return v; }
+  static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
+  static KT_INLINE Acc dot(Acc a, Line w, X x) {
+    const __m512i s = _mm512_mask_sub_epi8(w, x.neg, _mm512_setzero_si512(), w);
+    const __m512i p = _mm512_maddubs_epi16(x.mag, s);
+    return _mm512_add_epi32(a, _mm512_madd_epi16(p, _mm512_set1_epi16(1)));
+  }
+  static KT_INLINE Vi done(Acc a, int) { return a; }
+};
+struct DotU4 {  // sums in 16 bits: 8 steps of at most 2 * 15 * 127 stay below 32767
+  using Acc = __m512i;
+  struct X { __m512i v; };
+  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
+  static KT_INLINE Acc dot(Acc a, Line w, X x) {
+    return _mm512_add_epi16(a, _mm512_maddubs_epi16(w, x.v));
+  }
+  static KT_INLINE Vi done(Acc a, int sum) {
+    const __m512i wide = _mm512_madd_epi16(a, _mm512_set1_epi16(1));
+    return _mm512_sub_epi32(wide, _mm512_set1_epi32(8 * sum));
+  }
+};
+#endif
+
+}  // namespace

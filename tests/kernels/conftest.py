@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+kt_moe = pytest.importorskip("kt_moe")
+
+VARIANTS = kt_moe.cpu_info()["variants"] if kt_moe.available else []
+
+
+@pytest.fixture(params=VARIANTS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = kt_moe.cpu_info()["variant"]
+    kt_moe.use_isa(request.param)
+    yield request.param
+    kt_moe.use_isa(before)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True)
+def _needs_kernels() -> None:
+    if not kt_moe.available:
+        pytest.skip(f"kernels not built: {kt_moe.why}")

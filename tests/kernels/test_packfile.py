@@ -1,0 +1,112 @@
+"""Packed weights on disk: same answers after loading, and no use of a damaged file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from .helpers import random_case, random_matrices
+
+import kt_moe
+from kt_moe import PackFileError
+
+
+@pytest.fixture(params=["bf16", "int8", "int4"])
+def experts(request: pytest.FixtureRequest, rng: np.random.Generator) -> kt_moe.Experts:
+    matrices = random_matrices(rng, 3, 72, 100)
+    return kt_moe.Experts.from_weights(*matrices, format=request.param, group=64, top_k=2)
+
+
+@pytest.fixture
+def path(experts: kt_moe.Experts, tmp_path: Path) -> Path:
+    target = tmp_path / "layer.kt"
+    experts.save(target)
+    return target
+
+
+def test_loaded_experts_answer_alike(
+    experts: kt_moe.Experts, path: Path, rng: np.random.Generator
+) -> None:
+    loaded = kt_moe.Experts.load(path, verify=True)
+    assert (loaded.format, loaded.group, loaded.top_k) == (experts.format, 64, 2)
+    case = random_case(rng, 9, 72, 3, 2)
+    np.testing.assert_array_equal(
+        loaded.forward(case.x, case.ids, case.weights),
+        experts.forward(case.x, case.ids, case.weights),
+    )
+
+
+def test_loaded_experts_cannot_be_changed(path: Path, rng: np.random.Generator) -> None:
+    gate, up, down = random_matrices(rng, 1, 72, 100)
+    with pytest.raises(ValueError, match="cannot be changed"):
+        kt_moe.Experts.load(path).set_expert(0, gate[0], up[0], down[0])
+
+
+def test_save_leaves_only_the_file(path: Path) -> None:
+    assert [p.name for p in path.parent.iterdir()] == ["layer.kt"]
+
+
+def damage(path: Path, at: int, value: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(value)
+
+
+def test_a_file_cut_short_is_refused(path: Path) -> None:
+    size = path.stat().st_size
+    for keep in (0, 10, 24, 60, 4096, size - 1):
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(PackFileError):
+            kt_moe.Experts.load(path)
+
+
+def test_another_major_version_is_refused(path: Path) -> None:
+    damage(path, 16, b"\2")
+    with pytest.raises(PackFileError, match="version 2"):
+        kt_moe.Experts.load(path)
+
+
+def test_a_flipped_byte_is_found_by_verify(path: Path) -> None:
+    damage(path, 5000, bytes([path.read_bytes()[5000] ^ 1]))
+    with pytest.raises(PackFileError, match="digest"):
+        kt_moe.Experts.load(path, verify=True)
+
+
+def test_a_changed_dimension_is_refused(path: Path) -> None:
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b'"hidden": 72', b'"hidden": 99', 1))
+    with pytest.raises((PackFileError, ValueError)):
+        kt_moe.Experts.load(path, verify=True)
+
+
+def test_scales_that_are_not_finite_are_refused(experts: kt_moe.Experts, path: Path) -> None:
+    if experts.format == "bf16":
+        pytest.skip("bf16 has no scales")
+    damage(path, path.stat().st_size - 64, b"\xff" * 64)
+    with pytest.raises(PackFileError, match="not finite"):
+        kt_moe.Experts.load(path)
+
+
+def test_header_is_readable_json(path: Path) -> None:
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[20:24], "little")
+    header = json.loads(raw[24 : 24 + length])
+    assert header["layout"] == "n16-tile-major-v1"
+    assert header["alignment"] == 64
+
+
+def test_golden_bytes(tmp_path: Path) -> None:
+    """Version 1 never changes: row r, k of one int8 panel lies at k // 4 * 64 + r * 4 + k % 4."""
+    gate = np.zeros((1, 16, 64), np.float32)
+    gate[0] = np.arange(16)[:, None] + np.arange(64)[None, :] / 64
+    experts = kt_moe.Experts.from_weights(
+        gate, gate, gate.transpose(0, 2, 1).copy(), format="int8", top_k=1
+    )
+    target = tmp_path / "golden.kt"
+    experts.save(target)
+    panel = np.frombuffer(target.read_bytes()[4096 : 4096 + 1024], np.int8).reshape(16, 16, 4)
+    scale = gate[0].max(axis=1) / 127
+    wanted = np.rint(gate[0] / scale[:, None]).astype(np.int8)
+    np.testing.assert_array_equal(panel.transpose(1, 0, 2).reshape(16, 64), wanted)
