@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from kt_moe.formats.codes import Codes
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Bytes, Floats

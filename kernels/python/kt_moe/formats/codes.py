@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Array, Floats, dims
 

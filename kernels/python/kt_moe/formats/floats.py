@@ -15,6 +15,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
+Bits: TypeAlias = npt.NDArray[np.uint16]
 
 E2M1: Floats = np.array(
     [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32
@@ -30,18 +31,23 @@ def dims(matrix: Array) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def from_bf16(bits: npt.NDArray[np.uint16]) -> Floats:
+def from_bf16(bits: Bits) -> Floats:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def to_bf16(values: Array) -> npt.NDArray[np.uint16]:
+def to_bf16(values: Array) -> Bits:
     """Rounds to nearest even; a NaN stays a NaN."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
+    rounded = bits >> 16  # in place from here on: whole checkpoints pass through
+    rounded &= 1
+    rounded += 0x7FFF
+    rounded += bits
+    rounded >>= 16
+    out = rounded.astype(np.uint16)
     nan = np.isnan(bits.view(np.float32))
     if nan.any():
-        rounded[nan] = 0x7FC0
-    return rounded
+        out[nan] = 0x7FC0
+    return out
 
 
 def from_e8m0(exponents: Bytes) -> Floats:

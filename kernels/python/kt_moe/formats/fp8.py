@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from kt_moe.formats.codes import finite
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import E4M3_MAX, Array, Bytes, Floats, dims, from_e4m3, to_e4m3

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from kt_moe.formats.codes import Codes, finite
 from kt_moe.formats.errors import FormatError, UnsupportedFormat
 from kt_moe.formats.floats import E2M1, Bytes, Floats, from_bf16, from_e8m0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from kt_moe.formats.codes import Codes, finite
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Array, Floats, dims, from_bf16

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from kt_moe.formats.codes import finite
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import (

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from kt_moe.formats.codes import Codes, finite
 from kt_moe.formats.errors import FormatError, UnsupportedFormat
 from kt_moe.formats.floats import Array, Bytes, Floats

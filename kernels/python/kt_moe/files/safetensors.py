@@ -1,0 +1,114 @@
+"""Safetensors files of one checkpoint as numpy arrays on mapped memory.
+
+Format: https://github.com/huggingface/safetensors#format. Numpy has no bf16 or fp8: such tensors
+come as uint16 and uint8 with their bits, and `dtype(name)` tells the format's tag.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kt_moe.files.errors import FileError, MissingTensor, NotWhole
+
+NUMPY = {
+    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2",
+    "I8": "i1", "U8": "u1", "BOOL": "?", "F8_E4M3": "u1", "F8_E5M2": "u1", "F8_E8M0": "u1",
+}  # fmt: skip
+MAX_HEADER = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """The tensors of every safetensors file of a folder, or of one file."""
+
+    where: Path
+    entries: Mapping[str, Entry]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Tensors:
+        """Reads headers only; raises FileError or NotWhole, FileNotFoundError for no file."""
+        path = Path(path)
+        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        if not files:
+            raise FileNotFoundError(f"no safetensors file in {path}")
+        entries: dict[str, Entry] = {}
+        for file in files:
+            entries.update(_read_header(file))
+        return cls(path, entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        entry = self._entry(name)
+        dtype = np.dtype(NUMPY[entry.dtype])
+        if not prod(entry.shape):
+            return np.empty(entry.shape, dtype)
+        if not entry.shape:
+            return np.fromfile(entry.file, dtype, 1, offset=entry.start).reshape(())
+        return np.memmap(entry.file, dtype, "r", entry.start, entry.shape)
+
+    def dtype(self, name: str) -> str:
+        """The format's tag, such as BF16."""
+        return self._entry(name).dtype
+
+    def _entry(self, name: str) -> Entry:
+        if name not in self.entries:
+            raise MissingTensor(f"{self.where} has no tensor {name}")
+        return self.entries[name]
+
+
+def _read_header(file: Path) -> dict[str, Entry]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or not 0 < length <= min(MAX_HEADER, size - 8):
+            raise _damaged(file, f"its header does not fit its {size} bytes")
+        text = stream.read(length)
+    try:
+        header = json.loads(text)
+        entries = {
+            name: _entry(file, name, item, 8 + length, size)
+            for name, item in header.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise _damaged(file, "its header is no table of tensors") from error
+    return entries
+
+
+def _entry(file: Path, name: str, item: Any, data: int, size: int) -> Entry:
+    dtype, shape = item["dtype"], tuple(map(int, item["shape"]))
+    first, last = map(int, item["data_offsets"])
+    if dtype not in NUMPY:
+        raise FileError(f"cannot read {file}", f"tensor {name} has the unknown dtype {dtype}")
+    if last - first != prod(shape) * np.dtype(NUMPY[dtype]).itemsize or first < 0:
+        raise _damaged(file, f"tensor {name} does not fill its shape {list(shape)}")
+    if data + last > size:
+        raise _damaged(file, f"it has {size} bytes and tensor {name} ends at {data + last}")
+    return Entry(file, dtype, shape, data + first)
+
+
+def _damaged(file: Path, why: str) -> NotWhole:
+    return NotWhole(f"{file} is not a whole safetensors file", why)
