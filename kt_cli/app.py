@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -14,6 +15,7 @@ from kt_cli.errors import INTERRUPTED, KtError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
+    "chat": ("kt_cli.commands.chat", "Talk to a running server"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
     "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
@@ -67,9 +69,6 @@ def _load(name: str, module: str) -> Any:
 
 
 def _root() -> Any:
-    from kt_cli.commands.cli import remember
-    from kt_cli.options import CommonOptions
-
     root = typer.Typer(
         cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None
     )
@@ -84,6 +83,9 @@ def _root() -> Any:
         debug: bool = typer.Option(False, "--debug", help="Show tracebacks and details"),
     ) -> None:
         """Run and fine-tune huge Mixture-of-Experts models on one workstation."""
+        from kt_cli.commands.cli import remember
+        from kt_cli.options import CommonOptions
+
         remember(ctx, CommonOptions(json, quiet, yes, no_input, debug))
 
     return typer.main.get_command(root)
@@ -139,4 +141,5 @@ def _fail(error: KtError, argv: list[str]) -> int:
 
 
 def main() -> NoReturn:
+    gc.disable()  # a short-lived start imports thousands of objects and frees none
     sys.exit(run(sys.argv[1:]))

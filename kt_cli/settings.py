@@ -8,7 +8,6 @@ configuration that the upstream tool left in ~/.ktransformers.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +234,8 @@ def _read_text(path: Path) -> str | None:
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes a whole file or nothing; raises KtError when the disk refuses."""
+    import tempfile
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as f:

@@ -11,6 +11,7 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -100,6 +101,7 @@ def _common(ctx: typer.Context, values: dict[str, Any]) -> CommonOptions:
     return CommonOptions(**{n: values.pop(n) or getattr(before, n) for n in names})
 
 
+@cache
 def _parameters(cls: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(cls)
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}

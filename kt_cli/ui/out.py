@@ -6,7 +6,6 @@ result (`schema` names its shape), or one object per line for events.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -106,6 +105,8 @@ class Out:
         return f"\x1b[{codes[colour]}m{text}\x1b[0m" if colours(self.stderr) else text
 
     def _json_line(self, data: Mapping[str, Any], indent: int | None = None) -> None:
+        import json
+
         self.stdout.write(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
         self.stdout.flush()
 
