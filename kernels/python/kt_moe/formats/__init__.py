@@ -10,6 +10,7 @@ from kt_moe.formats.codes import Codes, int4, int8
 from kt_moe.formats.errors import FormatError, UnsupportedFormat
 from kt_moe.formats.fp8 import Fp8Blocks, Fp8Rows, fp8_blocks, fp8_rows
 from kt_moe.formats.gguf import GgufBlocks
+from kt_moe.formats.load import Loaded, to_experts
 from kt_moe.formats.matrix import Matrix, Plain, codes_of, relative_error
 from kt_moe.formats.mx import MxFp4, MxFp8, NvFp4, mxfp4, mxfp8, nvfp4
 from kt_moe.formats.packed import Awq, Gptq, RawInt4, gptq, rawint4
@@ -23,6 +24,7 @@ __all__ = [
     "Fp8Rows",
     "GgufBlocks",
     "Gptq",
+    "Loaded",
     "Matrix",
     "MxFp4",
     "MxFp8",
@@ -41,4 +43,5 @@ __all__ = [
     "nvfp4",
     "rawint4",
     "relative_error",
+    "to_experts",
 ]

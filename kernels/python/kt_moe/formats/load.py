@@ -1,0 +1,108 @@
+"""From any format to packed experts: what a checkpoint holds → what the kernels compute with.
+
+A format that the kernels pack themselves goes there without a detour; another one is repacked to
+the nearest one of theirs, and the error that this adds is measured on the first expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from kt_moe.experts import ActName, Experts
+from kt_moe.formats.codes import INT4_GROUPS
+from kt_moe.formats.errors import FormatError
+from kt_moe.formats.floats import Array
+from kt_moe.formats.matrix import Matrix, Plain, codes_of, relative_error
+
+Target: TypeAlias = Literal["bf16", "int8", "int4"]
+Triple: TypeAlias = tuple[Matrix, Matrix, Matrix]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`error` is ‖packed − source‖ / ‖source‖, the largest of the first expert's matrices."""
+
+    experts: Experts
+    error: float
+
+
+def to_experts(
+    triples: Iterable[Triple],
+    count: int,
+    *,
+    top_k: int,
+    act: ActName = "silu",
+    target: Target | None = None,
+    group: int | None = None,
+) -> Loaded:
+    """`count` experts (gate, up, down), taken one at a time; `target` None: the nearest format."""
+    experts: Experts | None = None
+    error, seen = 0.0, 0
+    for seen, triple in enumerate(triples, 1):
+        if experts is None:
+            experts = _empty(triple, count, top_k, act, target, group)
+        _check(triple, experts, seen - 1)
+        weights = [_floats(m) for m in triple]
+        experts.set_expert(seen - 1, *weights)
+        if seen == 1:
+            error = _error(experts, triple)
+    if experts is None or seen != count:
+        raise FormatError(f"{seen} experts came, not {count}")
+    return Loaded(experts, error)
+
+
+def nearest(matrix: Matrix) -> tuple[Target, int]:
+    """Format and group of the kernels for a matrix in any format.
+
+    4-bit codes with a scale per group stay 4-bit. What the 4-bit grid cannot hold (floating
+    codes, offsets) takes 8 bits, and unquantised weights bf16.
+    """
+    codes = codes_of(matrix)
+    if codes is not None and codes.bits == 4:
+        fitting = [g for g in INT4_GROUPS if codes.group % g == 0]
+        if fitting:
+            return "int4", max(fitting)
+    return ("bf16" if isinstance(matrix, Plain) else "int8"), INT4_GROUPS[0]
+
+
+def _empty(
+    triple: Triple, count: int, top_k: int, act: ActName, target: Target | None, group: int | None
+) -> Experts:
+    near = [nearest(m) for m in triple]
+    kinds = {kind for kind, _ in near}
+    format_: Target = target or (near[0][0] if len(kinds) == 1 else "int8")
+    shared = min(g for _, g in near)
+    intermediate, hidden = triple[0].shape
+    return Experts(
+        count,
+        hidden,
+        intermediate,
+        format=format_,
+        group=group or shared,
+        top_k=top_k,
+        act=act,
+    )
+
+
+def _check(triple: Triple, experts: Experts, expert: int) -> None:
+    up, down = (experts.intermediate, experts.hidden), (experts.hidden, experts.intermediate)
+    for name, matrix, wanted in zip(("gate", "up", "down"), triple, (up, up, down), strict=True):
+        if matrix.shape != wanted:
+            raise FormatError(f"{name} of expert {expert} is {matrix.shape}, not {wanted}")
+
+
+def _floats(matrix: Matrix) -> Array:
+    """Plain floats as they are (packing checks them for NaN), others decoded."""
+    if isinstance(matrix, Plain) and matrix.weight.dtype != np.float64:
+        plain: Array = np.ascontiguousarray(matrix.weight)
+        return plain
+    return matrix.decode()
+
+
+def _error(experts: Experts, triple: Triple) -> float:
+    packed = experts.dequantised(0)
+    return max(relative_error(m.decode(), p) for m, p in zip(triple, packed, strict=True))
