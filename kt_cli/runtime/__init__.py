@@ -3,6 +3,7 @@
 from kt_cli.runtime.control import (
     Usage,
     ask_to_stop,
+    check_name,
     check_port,
     find,
     follow,
@@ -22,6 +23,7 @@ __all__ = [
     "Usage",
     "api_key",
     "ask_to_stop",
+    "check_name",
     "check_port",
     "find",
     "follow",

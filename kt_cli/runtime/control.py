@@ -18,13 +18,12 @@ import kt_cli
 from kt_cli.core.events import Event
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.errors import AuthError, KtError, NotFoundError, UsageError
-from kt_cli.runtime import following, health, logfile, ports, procs
+from kt_cli.runtime import following, health, logfile, ports, procs, register
 from kt_cli.runtime.register import (
     Folder,
     Order,
     Server,
     api_key,
-    check_name,
     lock,
     read,
     servers,
@@ -50,6 +49,14 @@ class Usage:
 
 def new_api_key() -> str:
     return "kt-" + secrets.token_urlsafe(24)
+
+
+def check_name(home: Path, name: str) -> None:
+    """Raises UsageError for a name that cannot be used or belongs to a running server."""
+    register.check_name(name)
+    server = read(Folder(home, name))
+    if server is not None and server.live and server.state != "stopping":
+        raise _taken(server.name, f"it is {server.state} at {server.url}")
 
 
 def check_port(home: Path, host: str, port: int) -> None:
@@ -82,7 +89,7 @@ def start(
     attached server stops when the calling process ends. Raises UsageError for a bad or taken name
     and for a busy port, before anything is loaded.
     """
-    check_name(name)
+    register.check_name(name)
     folder = Folder(home, name)
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     held = _take_lock(folder)
@@ -132,7 +139,7 @@ def ask_to_stop(home: Path, name: str, *, now: bool = False) -> bool:
 
 def find(home: Path, name: str) -> Server:
     """Raises NotFoundError with the names there are."""
-    check_name(name)
+    register.check_name(name)
     server = read(Folder(home, name))
     if server is None:
         raise _unknown(home, name)
@@ -160,8 +167,7 @@ def _take_lock(folder: Folder) -> int:
         server = read(folder)
         ending = server is None or server.state in ("stopping", "stopped", "failed")
         if not ending or time.monotonic() > deadline:
-            fix = f"`kt stop {folder.name}`, or give this one another `--name`"
-            raise UsageError(f"a server called {folder.name} is running already", "", fix)
+            raise _taken(folder.name)
         time.sleep(_POLL_S)
     return held
 
@@ -177,7 +183,7 @@ def _prepare(folder: Folder, order: Order, key: str | None) -> None:
 
 
 def _spawn(folder: Folder, held: int) -> None:
-    """The launcher forks the supervisor and ends, so that nobody here is its parent."""
+    """Returns when the supervisor is on record; it is nobody's child here."""
     module = "kt_cli.runtime.supervisor"
     argv = [sys.executable, "-m", module, str(folder.home.absolute()), folder.name, str(held)]
     trace = os.open(folder.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -232,6 +238,11 @@ def _acknowledge(folder: Folder, server: Server) -> Server:
 def _server_at(home: Path, port: int) -> Server | None:
     wanted = f":{port}"
     return next((s for s in servers(home) if s.live and s.url.endswith(wanted)), None)
+
+
+def _taken(name: str, why: str = "") -> UsageError:
+    fix = f"`kt stop {name}`, or give this one another `--name`"
+    return UsageError(f"a server called {name} is running already", why, fix)
 
 
 def _unknown(home: Path, name: str) -> NotFoundError:

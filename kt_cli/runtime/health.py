@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 _PAUSE_S = 0.1
 _TIMEOUT_S = 2.0
+_SAMPLE_S = 0.4
 _Refused = (OSError, http.client.HTTPException)
 
 
@@ -66,7 +68,24 @@ def status(address: Address, timeout_s: float = _TIMEOUT_S) -> int | None:
 
 
 def load(address: Address, timeout_s: float = 0.5) -> Load:
-    """From the server's Prometheus metrics: this project's names or SGLang's."""
+    """From the server's Prometheus metrics: this project's names or SGLang's.
+
+    A busy server that only counts its tokens is asked twice to tell its speed.
+    """
+    first, began = _load(address, timeout_s), time.monotonic()
+    if first.generated is None or first.tokens_s is not None:
+        return first
+    if not first.running:
+        return replace(first, tokens_s=0.0)
+    time.sleep(_SAMPLE_S)
+    second = _load(address, timeout_s)
+    if second.generated is None:
+        return first
+    gained = second.generated - first.generated
+    return replace(second, tokens_s=gained / (time.monotonic() - began))
+
+
+def _load(address: Address, timeout_s: float) -> Load:
     answer = _get(address, timeout_s)
     if answer is None or answer[0] != 200:
         return Load()
@@ -78,7 +97,7 @@ def read_load(text: str) -> Load:
     return Load(
         _whole(values, "kt_requests_running", "sglang:num_running_reqs"),
         _whole(values, "kt_requests_waiting", "sglang:num_queue_reqs"),
-        _first(values, "kt_generation_tokens_per_second", "sglang:gen_throughput"),
+        values.get("sglang:gen_throughput"),
         _whole(values, "kt_generated_tokens_total", "sglang:generation_tokens_total"),
     )
 

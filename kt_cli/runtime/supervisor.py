@@ -2,8 +2,9 @@
 
     python -m kt_cli.runtime.supervisor HOME NAME LOCK
 
-LOCK is the descriptor of the locked file that it inherits. SIGTERM asks it to stop the engine,
-SIGQUIT to kill it. It reads spec.json and writes state.json, events.ndjson and engine.log.
+LOCK is the descriptor of the locked file that it inherits. The process that was started returns
+when its fork, the supervisor, is on record and can be asked to stop. SIGTERM asks it to stop the
+engine, SIGQUIT to kill it. It reads spec.json and writes state.json, events.ndjson and engine.log.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Supervisor:
         self._groups = (*cgroup.own_groups(), *own)
         self._oom = autopsy.oom_count(self._groups)
 
-    def run(self) -> None:
-        wakeup = _signals()
+    def run(self, wakeup: socket.socket) -> None:
+        """`wakeup` is where signals arrive as bytes."""
         self._output, output = os.pipe()
         self._report, report = os.pipe()
         self._keeper: int | None = keeper.fork(self._command(output), report)
@@ -236,12 +237,19 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 def main(argv: list[str]) -> None:
     folder = Folder(Path(argv[0]), argv[1])
     os.set_inheritable(int(argv[2]), False)
+    alive, say = os.pipe()
     if os.fork():
-        os._exit(0)
+        os.close(say)
+        os._exit(0 if os.read(alive, 1) else 1)
     procs.set_title("kt-supervisor")
     procs.adopt_orphans()
     key = folder.key.read_text(encoding="utf-8") if folder.key.exists() else None
-    Supervisor(folder, read_order(folder), key).run()
+    supervisor = Supervisor(folder, read_order(folder), key)
+    wakeup = _signals()
+    os.write(say, b"1")
+    for number in (alive, say):
+        os.close(number)
+    supervisor.run(wakeup)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,141 @@
+"""The embedded engine: from a plan to the command that starts it, and what it can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from kt_cli.core.launch import Diagnosis, LaunchSpec
+from kt_cli.core.machine import Engine, Machine
+from kt_cli.core.plan import Plan
+from kt_cli.errors import EnvironmentBroken, UsageError
+from kt_cli.options import RunOptions, given, specs
+
+KEY_VARIABLE = "KT_API_KEY"
+NEEDS = ("torch", "transformers")
+_SGLANG_ONLY = (
+    "numa_nodes",
+    "gpu_experts",
+    "tp",
+    "mem_fraction",
+    "chunked_prefill_size",
+    "gpu_prefill_threshold",
+    "deferred_experts",
+    "attention_backend",
+    "weights_path",
+)
+_FLAGS: Mapping[str, str] = {
+    "context": "--context",
+    "max_running_requests": "--max-batch",
+    "cpu_threads": "--threads",
+    "device": "--device",
+    "kv_tokens": "--kv-tokens",
+    "rules": "--rules",
+    "dtype": "--dtype",
+    "experts_backend": "--experts-backend",
+}
+"""Decision of the plan → the engine's own flag."""
+_PATIENCE_S = 600.0
+_MARGIN = 10.0
+"""A disk may be this much slower than planned before loading is given up."""
+
+DIAGNOSES = (
+    Diagnosis(
+        r"DefaultCPUAllocator: can't allocate memory|^MemoryError",
+        "the memory of this machine ran out",
+        "{line}",
+        "use a shorter --ctx-size or fewer --max-running-requests; see `kt plan`",
+    ),
+    Diagnosis(
+        r"OutOfMemoryError: (CUDA|HIP) out of memory",
+        "the memory of the GPU ran out",
+        "{line}",
+        "use a shorter --ctx-size, or --device cpu",
+    ),
+    Diagnosis(
+        r"(ModuleNotFoundError|ImportError): ",
+        "a Python package of the embedded engine is missing or broken",
+        "{line}",
+        "`pip install 'kt-cli[embedded]'`",
+    ),
+    Diagnosis(
+        r"No space left on device", "the disk is full", "{line}", "free some space and try again"
+    ),
+)
+
+
+def lower(plan: Plan, options: RunOptions, python: str, *, with_key: bool = False) -> LaunchSpec:
+    """The command for `plan`. A key travels in the environment as KT_API_KEY, never here."""
+    name = options.served_model_name or plan.model
+    host, port = plan.value("host", "127.0.0.1"), plan.value("port", 30000)
+    argv = [python, "-m", "kt_cli.embedded", "--model", plan.path, "--name", name]
+    argv += ["--host", host, "--port", str(port), *_decided(plan)]
+    if with_key:
+        argv += ["--api-key-env", KEY_VARIABLE]
+    if options.trust_remote_code:
+        argv.append("--trust-remote-code")
+    return LaunchSpec(
+        engine="embedded",
+        model=name,
+        argv=tuple(argv),
+        host=host,
+        port=port,
+        ready_timeout_s=_patience(plan),
+        diagnoses=DIAGNOSES,
+    )
+
+
+def refuse_foreign(options: RunOptions) -> None:
+    """Raises UsageError that names what was asked for and only SGLang can do."""
+    asked = given(options)
+    foreign = [name for name in _SGLANG_ONLY if name in asked]
+    if options.engine == "sglang":
+        raise UsageError(
+            "the engine sglang is not available",
+            "this version of kt serves with its embedded engine",
+            "use `--engine embedded`",
+        )
+    if foreign:
+        known = specs(RunOptions)
+        flags = ", ".join(f"`{known[name].flags[0]}`" for name in foreign)
+        why = "only SGLang has this; the model would run on the embedded engine"
+        raise UsageError(f"{flags} cannot be used here", why, "leave it out")
+
+
+def python_for(machine: Machine, current: str) -> str:
+    """The interpreter that has all the engine needs, `current` where it does.
+
+    Raises EnvironmentBroken that names what is missing or broken.
+    """
+    pythons = [current, *(e.python for e in machine.engines if e.name == NEEDS[0])]
+    complete = (p for p in pythons if not any(True for _ in _lacking(machine, p)))
+    found = next(complete, None)
+    if found is not None:
+        return found
+    why = "; ".join(_lacking(machine, current))
+    fix = "`pip install 'kt-cli[embedded]'`"
+    raise EnvironmentBroken("the embedded engine cannot run here", why, fix)
+
+
+def _lacking(machine: Machine, python: str) -> Iterator[str]:
+    for name in NEEDS:
+        engine = _engine(machine, name, python)
+        if engine is None:
+            yield f"{name} is not installed"
+        elif engine.problem:
+            yield f"{name} does not load: {engine.problem}"
+
+
+def _engine(machine: Machine, name: str, python: str) -> Engine | None:
+    return next((e for e in machine.engines if e.name == name and e.python == python), None)
+
+
+def _decided(plan: Plan) -> Iterator[str]:
+    for decision, flag in _FLAGS.items():
+        value = plan.value(decision)
+        if value is not None:
+            yield from (flag, str(value))
+
+
+def _patience(plan: Plan) -> float:
+    planned = plan.speed.load_s
+    return max(_PATIENCE_S, _MARGIN * planned.high) if planned else _PATIENCE_S
