@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("kt_cli.commands.chat", "Talk to a running server"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
+    "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
     "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
 }
 """Name → (module, one line of help). A module has `cli`: a command function or a Typer."""

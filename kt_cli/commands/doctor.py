@@ -1,0 +1,101 @@
+"""`kt doctor`: what is wrong with this machine, what it costs, and how to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kt_cli import probe
+from kt_cli.commands.cli import Context, takes
+from kt_cli.core.machine import Machine
+from kt_cli.core.serial import to_plain
+from kt_cli.doctor import Finding, broken, check, drawing, online, reading, report
+from kt_cli.doctor.finding import Severity
+from kt_cli.doctor.gather import gather
+from kt_cli.doctor.repair import Repaired, repair
+from kt_cli.errors import EnvironmentBroken
+from kt_cli.options import opt
+from kt_cli.probe import stack, toml
+from kt_cli.ui.out import colours
+
+_COLOURS: dict[Severity, str] = {"error": "31", "warning": "33", "info": "36", "ok": "32"}
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorOptions:
+    fix: bool = opt("--fix", help="Carry out the safe fixes, after asking", default=False)
+    quick: bool = opt("--quick", help="Neither load engines nor time disks", default=False)
+    online: bool = opt("--online", help="Ask the model hub and its clock too", default=False)
+    save: str | None = opt("--save", help="Write this machine to a TOML file", metavar="FILE")
+
+
+@takes(DoctorOptions)
+def cli(options: DoctorOptions, ctx: Context) -> None:
+    """Find what is wrong with this machine, what it costs, and how to mend it."""
+    machine, findings = diagnose(options, ctx)
+    repaired: tuple[Repaired, ...] = ()
+    if options.fix:
+        repaired = repair(findings, lambda finding, line: _agreed(ctx, finding, line))
+        if any(result.done for result in repaired):
+            machine, findings = diagnose(options, ctx)
+    if options.save:
+        Path(options.save).write_text(toml.dump(machine), encoding="utf-8")
+        ctx.out.note(f"wrote {options.save}")
+    ctx.out.result("doctor", as_json(machine, findings, repaired), *human(ctx, machine, findings))
+    _say(ctx, repaired)
+    if broken(findings):
+        raise typer.Exit(EnvironmentBroken.exit_code)
+
+
+def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Finding, ...]]:
+    environments = stack.environments(ctx.home)
+    if not options.quick:
+        ctx.out.note("looking at the machine and loading the engines it has …")
+    machine = probe.machine(home=ctx.home, deep=not options.quick, environments=environments)
+    facts = gather(
+        probe.Host(),
+        machine,
+        environments,
+        ask_hub=online.ask if options.online else None,
+        speed=None if options.quick else reading.speed,
+    )
+    return machine, check(machine, facts)
+
+
+def as_json(
+    machine: Machine, findings: tuple[Finding, ...], repaired: tuple[Repaired, ...]
+) -> dict[str, Any]:
+    return {
+        "broken": broken(findings),
+        "findings": to_plain(findings),
+        "repaired": to_plain(repaired),
+        "machine": to_plain(machine),
+    }
+
+
+def human(ctx: Context, machine: Machine, findings: tuple[Finding, ...]) -> list[str]:
+    def paint(severity: Severity, text: str) -> str:
+        return f"\x1b[{_COLOURS[severity]}m{text}\x1b[0m" if colours(ctx.out.stdout) else text
+
+    drawn = drawing.draw(machine)
+    if (getattr(ctx.out.stdout, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8":
+        drawn = [drawing.ascii_only(line) for line in drawn]
+    return [*drawn, *report.lines(findings, paint), "", report.summary(findings)]
+
+
+def _agreed(ctx: Context, finding: Finding, line: str) -> bool:
+    agreed = ctx.confirm(f"{finding.what}: run `{line}`?")
+    if not agreed and not ctx.may_ask:
+        ctx.out.hint(f"`kt doctor --fix --yes` runs `{line}`")
+    return agreed
+
+
+def _say(ctx: Context, repaired: tuple[Repaired, ...]) -> None:
+    for result in repaired:
+        if result.done:
+            ctx.out.note(f"mended {result.name}: `{result.command}`")
+        else:
+            ctx.out.warn(f"{result.name} is not mended: `{result.command}` {result.problem}")

@@ -1,0 +1,33 @@
+"""What engines need, as data, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Files of the wheels kt_kernel-0.7.2 (manylinux_2_35) and torch-2.9.1 (manylinux_2_28) on PyPI.
+GLIBC: Mapping[str, tuple[int, int]] = {"kt_kernel": (2, 35), "torch": (2, 28)}
+
+# kt-cli's own metadata: the extra `embedded`.
+EMBEDDED: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "torch": ((2, 9), (2, 14)),
+    "transformers": ((5, 6), (5, 24)),
+}
+
+# Ampere: kt-kernel's and SGLang's GPU kernels use bf16 and cp.async, which Volta and Turing lack.
+CAPABILITY = (8, 0)
+# Ada: Triton's fp8e4nv type, which FP8 checkpoints use (kvcache-ai/ktransformers issue 1930).
+CAPABILITY_FP8 = (8, 9)
+
+# The five wheels that carry parts of SGLang's kernels; all of one release.
+CARRIERS = ("kt-kernel", "transformers-kt", "sglang-kt", "ktransformers", "accelerate-kt")
+
+# Distributions that others replaced: name → (first good version or "", what to have instead).
+REPLACED: Mapping[str, tuple[str, str]] = {
+    "ktransformers": ("0.5", "a release that only carries parts of kt-kernel and sglang-kt"),
+    "kt-kernel-cuda": ("", "`kt-kernel`, which holds the CUDA parts since"),
+}
+
+# Whose exact pins matter for loading.
+PINNED = ("sglang-kt", "kt-kernel", "llamafactory-kt", "ktransformers")
+# Pins of compiled code: another version does not load, or crashes.
+BINARY = ("torch", "kt-kernel")
