@@ -15,6 +15,9 @@ from kt_cli.errors import INTERRUPTED, KtError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
+    "ps": ("kt_cli.commands.ps", "Running servers and what they do"),
+    "logs": ("kt_cli.commands.logs", "What a server's engine wrote"),
+    "stop": ("kt_cli.commands.stop", "Stop a server, or all"),
     "chat": ("kt_cli.commands.chat", "Talk to a running server"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),

@@ -1,0 +1,3 @@
+from runtime.conftest import bench
+
+__all__ = ["bench"]
