@@ -32,7 +32,7 @@ def cli(options: PlanOptions, ctx: Context) -> None:
 
     name = need(ctx, "model", options.model, "Which model?")
     machine = probe.machine(home=ctx.home)
-    planned = plan_for(options.run(), ctx, machine, catalog.find(name))
+    planned = plan_for(options.run(), ctx, machine, catalog.find(name, ctx.home))
     show(planned, ctx, options.explain)
     if not (planned.plan.fits or options.force):
         raise typer.Exit(DoesNotFitError.exit_code)

@@ -30,3 +30,83 @@ class EmbeddedFacts:
     typical: int = 0
     """Tokens of context that speed is predicted at."""
     notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A format and kernel of kt-kernel for the experts on the CPU."""
+
+    name: str
+    reads: tuple[str, ...]
+    """Quantisation of a checkpoint that it takes as it is; empty when it must be converted."""
+    isa: tuple[tuple[str, ...], ...]
+    """Each entry is a set of CPU features that suffices."""
+    weight: float
+    """Bytes per weight, group scales included."""
+    row_scale: float = 0.0
+    """Bytes per output row."""
+    converts: tuple[str, ...] = ()
+    """Quantisation of a checkpoint that can be converted to it."""
+    capability: tuple[int, int] = (0, 0)
+    """Lowest CUDA compute capability for the same format on the GPU."""
+    layerwise: bool = False
+    """A whole layer can be computed on the GPU in a long prefill."""
+    slots: int = 1
+    """Layers' worth of GPU memory that layer-wise prefill takes."""
+    rows: int = 1
+    """What intermediate size per pool must be a multiple of."""
+    arithmetic: str = "bf16"
+    decode: tuple[float, float] = (0.3, 0.6)
+    """Share of memory bandwidth reached in decode."""
+    automatic: bool = True
+    """May be chosen without being asked for."""
+    caveat: str = ""
+    prepare: str = "kt quant MODEL --kt-method METHOD"
+    """How to get its weights where they are not the checkpoint's own."""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SglangFacts:
+    """SGLang with CPU experts. Sizes in bytes; each number's source stands in the preset."""
+
+    methods: tuple[Method, ...]
+    unsupported: Mapping[str, str]
+    """Start of an architecture's name → why its experts cannot run on the CPU."""
+    context: int
+    requests: int
+    chunks: tuple[int, ...]
+    """Chunked prefill sizes to choose from, largest first."""
+    prefill_threshold: int
+    host_base: int
+    host_rank: int
+    cuda_context: int
+    graphs: int
+    graph_request: int
+    margin: int
+    margin_share: float
+    host_margin: int
+    typical: int
+    gpu_decode: tuple[float, float]
+    gpu_prefill: tuple[float, float]
+    cpu_prefill: tuple[float, float]
+    layer_overhead_us: tuple[float, float]
+    """Microseconds a layer of decode costs beside bytes: launches and the CPU handshake."""
+    pcie: tuple[float, float]
+    """Share of PCIe bandwidth that layer-wise prefill reaches."""
+
+    def method(self, name: str) -> Method | None:
+        return next((m for m in self.methods if m.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFacts:
+    """A GPU by its published figures."""
+
+    name: str
+    memory_gib: float
+    capability: tuple[int, int]
+    gbs: float
+    tflops: float
+    """Dense bf16 with fp32 accumulation, as published."""
+    source: str = ""

@@ -37,14 +37,21 @@ class KvCost:
 def kv_cost(attention: Attention, width: float, tp: int = 1, *, latent: bool = True) -> KvCost:
     """`width` is bytes per value; `latent=False` is an engine that expands MLA to full heads."""
     per_layer, formula = _layer(attention, width, tp, latent)
-    parts = [f"{attention.full_layers} layers × {formula}"]
+    index = _index(attention)
+    full = attention.full_layers * (per_layer + index)
+    parts = [f"{attention.full_layers} layers × {formula}"] if attention.full_layers else []
+    for layers, every in attention.compressed_layers:
+        full += -(-layers * (per_layer + index) // every)
+        parts.append(f"{layers} layers × {formula} every {every} tokens")
     if attention.window_layers:
         parts.append(f"{attention.window_layers} layers × {formula} up to {attention.window}")
+    if index:
+        parts.append(f"{index} B index a layer")
     state = -(-attention.linear_layers * attention.linear_state_bytes // tp)
     if state:
-        parts.append(f"{attention.linear_layers} linear states of {state} B a request")
+        parts.append(f"{state} B state a request")
     return KvCost(
-        token=attention.full_layers * per_layer,
+        token=full,
         window=attention.window_layers * per_layer,
         request=state,
         formula=" + ".join(parts),
@@ -55,11 +62,13 @@ def kv_cost(attention: Attention, width: float, tp: int = 1, *, latent: bool = T
 def _layer(a: Attention, width: float, tp: int, latent: bool) -> tuple[int, str]:
     if a.kind == "mla" and latent:
         values = a.kv_lora_rank + a.rope_dim
-        index = a.index_head_dim + -(-a.index_head_dim // INDEX_SCALE_GROUP) * 4
-        index = index if a.index_head_dim else 0
-        formula = f"({a.kv_lora_rank}+{a.rope_dim})·{width:g} B"
-        return int(values * width) + index, formula + (f" + {index} B index" if index else "")
+        return int(values * width), f"({a.kv_lora_rank}+{a.rope_dim})·{width:g} B"
     heads = a.heads if a.kind == "mla" else a.kv_heads
     local = max(1, heads // tp)
     formula = f"{local} heads·({a.head_dim}+{a.v_head_dim})·{width:g} B"
     return int(local * (a.head_dim + a.v_head_dim) * width), formula
+
+
+def _index(a: Attention) -> int:
+    scales = -(-a.index_head_dim // INDEX_SCALE_GROUP) * 4
+    return a.index_head_dim + scales if a.index_head_dim else 0

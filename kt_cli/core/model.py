@@ -45,6 +45,8 @@ class Attention:
     """MLA: width of the shared rotary key stored beside the latent."""
     index_head_dim: int = 0
     """Sparse attention: width of the index key stored per token and layer."""
+    compressed_layers: tuple[tuple[int, int], ...] = ()
+    """Layers that keep one entry per so many tokens: pairs of (layers, tokens per entry)."""
 
 
 @dataclass(frozen=True, slots=True)

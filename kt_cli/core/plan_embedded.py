@@ -21,7 +21,7 @@ from kt_cli.core.ledger import (
 from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.model import Model, TensorClass
 from kt_cli.core.plan import Decision, Item, Plan, Pool, Problem, Speed
-from kt_cli.core.speed import Work, cpu_speed
+from kt_cli.core.speed import Work, active_parameters, cpu_speed
 from kt_cli.core.units import DTYPE_BYTES, gb, round_down, tokens
 from kt_cli.core.wishes import Wishes
 
@@ -326,7 +326,7 @@ def _speed(case: Case, choice: Choice) -> Speed:
     threads = case.wishes.get("cpu_threads") or case.machine.cpu.physical_cores
     work = Work(
         bytes=active_bytes(case.model, choice, facts) + _kv(case, choice).token * facts.typical,
-        flops=2.0 * case.model.active_parameters,
+        flops=2.0 * active_parameters(case.model),
         weights=sum(i.bytes for p in pools_of(case, choice) for i in p.items if _is_weight(i)),
         checkpoint=case.model.total_bytes,
         kind=choice.dtype,

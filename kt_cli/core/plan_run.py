@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from kt_cli.core.facts import EmbeddedFacts
+from kt_cli.core.facts import EmbeddedFacts, SglangFacts
+from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
+from kt_cli.core.methods import nvidia
 from kt_cli.core.model import Model
-from kt_cli.core.plan import Decision, Plan, Source
+from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
 from kt_cli.core.plan_embedded import Case, plan_embedded
+from kt_cli.core.plan_sglang import plan_sglang
+from kt_cli.core.sglang_choice import SglangCase
+from kt_cli.core.units import gb
 from kt_cli.core.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ class Facts:
     """What the engines need and can do."""
 
     embedded: EmbeddedFacts
+    sglang: SglangFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +44,78 @@ def plan_run(
     options: RunOptions,
     facts: Facts,
     origins: Origins | None = None,
+    hints: Hints | None = None,
 ) -> Plan:
     """Every value in `options` is a constraint; the rest is solved around it."""
-    said = origins or Origins()
+    said, advice = origins or Origins(), hints or Hints()
     wishes = Wishes(options, said.sources, said.words)
-    plan = plan_embedded(Case(machine, model, wishes, facts.embedded))
-    return replace(plan, decisions=(_engine(wishes), *plan.decisions))
+    engine, asides = _engine(machine, model, wishes, facts)
+    if engine.value == "sglang":
+        plan = plan_sglang(SglangCase(machine, model, wishes, facts.sglang, advice))
+    else:
+        plan = plan_embedded(Case(machine, model, wishes, facts.embedded))
+    disk, full = _disk(machine, model, plan)
+    return replace(
+        plan,
+        decisions=(engine, *plan.decisions),
+        pools=(*plan.pools, *disk),
+        problems=(*plan.problems, *full, *asides, *_notes(model, advice)),
+    )
 
 
-def _engine(wishes: Wishes) -> Decision:
-    return wishes.settle("engine", "engine", "embedded", "serves on any machine")
+# Which engine
+
+
+def _engine(
+    machine: Machine, model: Model, wishes: Wishes, facts: Facts
+) -> tuple[Decision, tuple[Problem, ...]]:
+    """SGLang where it is installed, has a GPU and knows the model; else the embedded engine."""
+    why = _no_sglang(machine, model, facts)
+    name = "embedded" if why else "sglang"
+    decision = wishes.settle("engine", "engine", name, why or "SGLang uses the GPU for the rest")
+    if wishes.fixed("engine") or not why or not machine.gpus:
+        return decision, ()
+    fixes = (Fix("kt engine install sglang", "uses the GPU"),) if "installed" in why else ()
+    aside = Problem("the GPU is not used", why, "info", fixes)
+    return decision, (aside,)
+
+
+def _no_sglang(machine: Machine, model: Model, facts: Facts) -> str:
+    """Why SGLang is not the engine, empty when it is."""
+    engine = machine.engine("sglang")
+    unsupported = facts.sglang.unsupported
+    strange = next((n for n in unsupported if model.architecture.startswith(n)), "")
+    if not machine.gpus:
+        return "no GPU; it serves on any machine"
+    if not nvidia(machine):
+        vendors = ", ".join(sorted({g.vendor for g in machine.gpus}))
+        return f"SGLang with CPU experts runs on NVIDIA GPUs only, not on {vendors}"
+    if engine is None:
+        return "SGLang is not installed"
+    if engine.problem:
+        return f"SGLang does not load: {engine.problem}"
+    return unsupported[strange] if strange else ""
+
+
+# What every engine shares
+
+
+def _disk(
+    machine: Machine, model: Model, plan: Plan
+) -> tuple[tuple[Pool, ...], tuple[Problem, ...]]:
+    """Room for the download; nothing when the model is here already."""
+    if model.path or not machine.disks:
+        return (), ()
+    disk = machine.disks[0]
+    item = Item("download", model.total_bytes, "the checkpoint's files")
+    pool = Pool("disk", disk.total, disk.free, (item,), 0, disk.path)
+    if pool.left >= 0:
+        return (pool,), ()
+    fix = Fix(f"free {gb(-pool.left)} on {disk.path}", "fits")
+    why = f"the download takes {gb(pool.used)}, {gb(disk.free)} is free"
+    return (pool,), (Problem(f"the disk is too small by {gb(-pool.left)}", why, fixes=(fix,)),)
+
+
+def _notes(model: Model, hints: Hints) -> Iterator[Problem]:
+    for note in (*model.notes, *hints.notes):
+        yield Problem(note, "", "info")

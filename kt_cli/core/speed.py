@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kt_cli.core.facts import EmbeddedFacts
 from kt_cli.core.machine import Machine, Measured
+from kt_cli.core.model import Model
 from kt_cli.core.plan import Range, Speed
 
 
@@ -44,6 +45,13 @@ def bandwidth(measured: Measured, threads: int) -> float | None:
 def peak(gops: Mapping[str, float], kind: str) -> float | None:
     """Gop/s of all cores; fp32's where the kind was not measured."""
     return gops.get(kind, gops.get("fp32"))
+
+
+def active_parameters(model: Model) -> int:
+    """Weights a text token is multiplied with: no embedding table, vision or draft module."""
+    idle = sum(model.parameters.get(kind, 0) for kind in ("vision", "draft"))
+    table = model.parameters.get("embedding", 0) if model.parameters.get("lm_head") else 0
+    return model.active_parameters - idle - table
 
 
 def cpu_speed(machine: Machine, work: Work, threads: int, facts: EmbeddedFacts) -> Speed:

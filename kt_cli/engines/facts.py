@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from kt_cli.core.facts import EmbeddedFacts
+from kt_cli.core.facts import EmbeddedFacts, SglangFacts
 from kt_cli.core.plan_run import Facts
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.errors import EnvironmentBroken
+
+T = TypeVar("T")
 
 
 def presets_folder() -> Path:
@@ -31,9 +33,13 @@ def load_yaml(path: Path) -> Any:
 
 def read_facts(folder: Path | None = None) -> Facts:
     base = (folder or presets_folder()) / "engines"
-    path = base / "embedded.yaml"
+    embedded = _read(EmbeddedFacts, base / "embedded.yaml")
+    return Facts(embedded, _read(SglangFacts, base / "sglang.yaml"))
+
+
+def _read(cls: type[T], path: Path) -> T:
     try:
-        return Facts(embedded=from_plain(EmbeddedFacts, load_yaml(path)))
+        return from_plain(cls, load_yaml(path))
     except ShapeError as error:
         raise _broken(path, str(error)) from error
 

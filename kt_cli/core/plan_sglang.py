@@ -1,0 +1,260 @@
+"""Plan of SGLang with experts on the CPU: what is decided, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kt_cli.core.facts import Method
+from kt_cli.core.methods import (
+    cpu_expert_bytes,
+    even_threads,
+    nvidia,
+    pools,
+    usable,
+)
+from kt_cli.core.plan import Decision, Plan
+from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_values
+from kt_cli.core.sglang_ledger import pools_of
+from kt_cli.core.sglang_problems import problems_of
+from kt_cli.core.sglang_solve import fraction, solve, target_context
+from kt_cli.core.sglang_speed import sglang_speed
+from kt_cli.core.units import gb
+
+
+def plan_sglang(case: SglangCase) -> Plan:
+    method, method_why = _method(case)
+    draft = _draft(case, method)
+    choice = solve(case, draft) if nvidia(case.machine) else draft
+    return Plan(
+        model=case.model.name,
+        path=case.model.path,
+        machine=case.machine.name,
+        engine="sglang",
+        pools=pools_of(case, choice),
+        decisions=_decisions(case, choice, method_why),
+        problems=problems_of(case, choice),
+        speed=sglang_speed(case, choice),
+    )
+
+
+# What comes before the solver
+
+
+def _draft(case: SglangCase, method: Method | None) -> SglangChoice:
+    wishes = case.wishes
+    splits = tp_values(case)
+    kv = wishes.get("kv_cache_dtype") or "bf16"
+    nodes = _nodes(case, method)
+    return SglangChoice(
+        tp=wishes.get("tp") or (splits[0] if splits else 1),
+        nodes=nodes,
+        method=method.name if method else wishes.get("kt_method") or "",
+        threads=wishes.get("cpu_threads") or _threads(case, nodes),
+        kv_dtype=kv,
+        requests=wishes.get("max_running_requests") or case.facts.requests,
+    )
+
+
+def _method(case: SglangCase) -> tuple[Method | None, str]:
+    """The checkpoint's own format where it fits the RAM, else one that needs less."""
+    if not case.model.experts:
+        return None, "this model has no experts"
+    asked = case.wishes.get("kt_method")
+    if asked:
+        return case.method(asked), ""
+    able = [m for m in usable(case.model, case.machine, case.facts) if m.automatic]
+    if not able:
+        return None, "no method of kt-kernel serves this checkpoint here"
+    stored = case.model.quantization.method
+    if not _in_ram(case, able[0]):
+        smaller = [m for m in able[1:] if _in_ram(case, m)]
+        if smaller:
+            need = gb(cpu_expert_bytes(able[0], case.model.experts))
+            return smaller[0], f"{able[0].name} would need {need} of RAM for the experts"
+    if stored in able[0].reads:
+        return able[0], f"the checkpoint's own format ({stored}), no conversion"
+    return able[0], f"the best of this CPU for {stored} checkpoints, after a conversion"
+
+
+def _in_ram(case: SglangCase, method: Method) -> bool:
+    experts = case.model.experts
+    room = case.machine.memory.usable - case.facts.host_margin - case.facts.host_base
+    return experts is not None and cpu_expert_bytes(method, experts) <= room
+
+
+def _nodes(case: SglangCase, method: Method | None) -> tuple[int, ...]:
+    asked = case.wishes.get("numa_nodes")
+    if asked:
+        return tuple(asked)
+    near = [g.node for g in nvidia(case.machine) if g.node is not None]
+    ids = sorted((n.id for n in case.machine.worker_nodes), key=lambda i: (i not in near, i))
+    experts = case.model.experts
+    if method and experts:
+        ids = list(pools(experts, method, ids))
+    return tuple(sorted(ids))
+
+
+def _threads(case: SglangCase, nodes: tuple[int, ...]) -> int:
+    """Physical cores of the nodes, less kt-kernel's spinning queue thread and, without
+    hyper-threads to run on, one for each GPU's scheduler process."""
+    cpu = case.machine.cpu
+    here = sum(1 for core in cpu.cores if core.node in nodes) or len(cpu.cores)
+    allowed = min(here, cpu.physical_cores)
+    smt = any(len(core.cpus) > 1 for core in cpu.cores)
+    taken = 1 + (0 if smt else len(nvidia(case.machine)))
+    return even_threads(max(1, allowed - taken), max(1, len(nodes)))
+
+
+# Decisions
+
+
+def _decisions(case: SglangCase, choice: SglangChoice, method_why: str) -> tuple[Decision, ...]:
+    return (
+        *_server(case),
+        *_sizes(case, choice),
+        *_cpu(case, choice, method_why),
+        *_gpu(case, choice),
+        *_hinted(case),
+    )
+
+
+def _server(case: SglangCase) -> tuple[Decision, ...]:
+    settle = case.wishes.settle
+    return (
+        settle("host", "host", "127.0.0.1", "this machine only"),
+        settle("port", "port", 30000, "the usual one"),
+        settle("served_model_name", "served_model_name", case.model.name, "the model's name"),
+    )
+
+
+def _sizes(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
+    settle, limit = case.wishes.settle, case.model.context
+    full = choice.context >= target_context(case)
+    reached = "longer ones on request" if choice.context < limit else "all of it"
+    why = f"the model knows {limit}; {reached if full else 'GPU memory holds no more'}"
+    side = max(0, choice.kv_tokens - choice.context)
+    tokens_why = f"one request of full length and {side} tokens for the others"
+    return (
+        settle("context", "ctx_size", choice.context, why),
+        settle("max_running_requests", "max_running_requests", choice.requests, "a small team"),
+        settle("kv_tokens", "max_total_tokens", choice.kv_tokens, tokens_why),
+        settle("kv_cache_dtype", "kv_cache_dtype", choice.kv_dtype, "exact; fp8 would halve it"),
+    )
+
+
+def _cpu(case: SglangCase, choice: SglangChoice, method_why: str) -> tuple[Decision, ...]:
+    settle = case.wishes.settle
+    if not choice.method:
+        reason = "every expert is on the GPU" if choice.experts else method_why
+        return (Decision("kt_method", None, reason),)
+    threads = (
+        f"{choice.threads // max(1, len(choice.nodes))} physical cores on each node; one is "
+        "left to kt-kernel's queue thread, hyper-threads would slow it"
+    )
+    return (
+        settle("kt_method", "kt_method", choice.method, method_why),
+        _weights(case, choice),
+        settle("cpu_threads", "cpu_threads", choice.threads, threads),
+        Decision("threadpool_count", len(choice.nodes), _pool_why(case, choice)),
+        settle("numa_nodes", "numa_nodes", choice.nodes, "the nodes with cores and memory"),
+        settle(
+            "deferred_experts",
+            "deferred_experts",
+            0,
+            "exact results; 2 to 4 overlap CPU and GPU better and change results a little",
+        ),
+    )
+
+
+def _weights(case: SglangCase, choice: SglangChoice) -> Decision:
+    method = case.method(choice.method)
+    native = method is not None and case.model.quantization.method in method.reads
+    if native:
+        why = "experts are read from the checkpoint itself"
+        return case.wishes.settle("weights_path", "weights_path", case.model.path, why)
+    how = method.prepare if method else ""
+    return case.wishes.settle("weights_path", "weights_path", None, f"first: {how}")
+
+
+def _pool_why(case: SglangCase, choice: SglangChoice) -> str:
+    nodes = len(case.machine.worker_nodes)
+    if case.wishes.get("numa_nodes") is None and len(choice.nodes) < nodes:
+        experts = case.model.experts
+        width = experts.intermediate if experts else 0
+        return f"width {width} does not split over {nodes} nodes in the method's blocks"
+    return "one pool of threads for each NUMA node"
+
+
+def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
+    settle = case.wishes.settle
+    gpus = tuple(g.index for g in case.gpus(choice.tp))
+    share = fraction(case, choice) if gpus else 0.9
+    return (
+        Decision("gpus", gpus, "those with most free memory"),
+        settle("tp", "tp", choice.tp, _tp_why(case, choice)),
+        settle("gpu_experts", "gpu_experts", choice.experts, _experts_why(case, choice)),
+        settle("mem_fraction", "mem_fraction", share, "leaves the workspace, graphs and slot"),
+        settle("chunked_prefill_size", "chunked_prefill_size", choice.chunk, _chunk_why(choice)),
+        settle("gpu_prefill_threshold", "gpu_prefill_threshold", *_threshold(case, choice)),
+        settle("attention_backend", "attention_backend", *_attention(case)),
+    )
+
+
+def _tp_why(case: SglangCase, choice: SglangChoice) -> str:
+    have = len(nvidia(case.machine))
+    if choice.tp == have:
+        return "all GPUs" if have > 1 else "one GPU"
+    return f"of {have} GPUs; heads, expert width and the model's limit allow no better split"
+
+
+def _experts_why(case: SglangCase, choice: SglangChoice) -> str:
+    experts = case.model.experts
+    if experts and choice.experts >= experts.count:
+        return "all of them fit"
+    return "what is left of GPU memory after context and prefill slot"
+
+
+def _chunk_why(choice: SglangChoice) -> str:
+    if choice.slot:
+        return "long chunks share one transfer of a layer's experts"
+    return "the workspace grows with it"
+
+
+def _threshold(case: SglangCase, choice: SglangChoice) -> tuple[Any, str]:
+    if not choice.slot:
+        return None, "no room for a whole layer of experts, or the method cannot"
+    hinted = case.hints.flags.get("gpu_prefill_threshold")
+    value = min(hinted or case.facts.prefill_threshold, choice.chunk)
+    why = "recommended for this model" if hinted else "longer prompts are computed on the GPU"
+    return value, why
+
+
+def _attention(case: SglangCase) -> tuple[Any, str]:
+    hinted = case.hints.flags.get("attention_backend")
+    if hinted:
+        return hinted, f"recommended for this model ({case.hints.source})"
+    if case.model.attention.index_head_dim:
+        return None, "sparse attention chooses its own kernels"
+    low = min((g.capability or (8, 0) for g in nvidia(case.machine)), default=(8, 0))
+    if low < (8, 0):
+        return "triton", "flashinfer needs compute capability 8.0"
+    return "flashinfer", "fast on every GPU since Ampere"
+
+
+HINTED = (
+    "tool_call_parser",
+    "reasoning_parser",
+    "fp8_gemm_backend",
+    "quantization",
+    "moe_runner_backend",
+)
+
+
+def _hinted(case: SglangCase) -> tuple[Decision, ...]:
+    """Flags the preset recommends that no option of ours sets."""
+    flags, source = case.hints.flags, case.hints.source
+    found = [Decision(n, flags[n], f"{source}", "preset") for n in HINTED if n in flags]
+    whole = case.model.experts and "disable_shared_experts_fusion"
+    if whole:
+        found.append(Decision(whole, True, "kt-kernel's experts cannot be fused with shared ones"))
+    return tuple(found)

@@ -1,0 +1,71 @@
+"""What an SGLang plan is made from, and the values its ledger depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kt_cli.core.facts import Method, SglangFacts
+from kt_cli.core.hints import Hints
+from kt_cli.core.machine import Gpu, Machine
+from kt_cli.core.methods import nvidia
+from kt_cli.core.model import Model
+from kt_cli.core.wishes import Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class SglangCase:
+    machine: Machine
+    model: Model
+    wishes: Wishes
+    facts: SglangFacts
+    hints: Hints = field(default_factory=Hints)
+
+    def gpus(self, count: int) -> tuple[Gpu, ...]:
+        """The `count` GPUs with most free memory, in their own order."""
+        best = sorted(nvidia(self.machine), key=lambda g: (-g.free, g.index))[:count]
+        return tuple(sorted(best, key=lambda g: g.index))
+
+    def method(self, name: str) -> Method | None:
+        return self.facts.method(name)
+
+
+@dataclass(frozen=True, slots=True)
+class SglangChoice:
+    tp: int
+    nodes: tuple[int, ...]
+    method: str
+    """Empty when every expert is on the GPU and kt-kernel has no part."""
+    threads: int
+    kv_dtype: str
+    requests: int
+    chunk: int = 2048
+    context: int = 0
+    kv_tokens: int = 0
+    slot: bool = False
+    """Memory for a whole layer of experts on the GPU in long prefills."""
+    experts: int = 0
+    """GPU experts per layer."""
+
+
+def tp_obstacle(model: Model, tp: int, limit: int | None) -> str:
+    """Why the model cannot be split over `tp` GPUs, empty when it can."""
+    attention, experts = model.attention, model.experts
+    if limit and tp > limit:
+        return f"this model goes wrong beyond tp {limit}"
+    if attention.heads % tp:
+        return f"{attention.heads} heads cannot be split by {tp}"
+    if attention.kind == "gqa" and attention.kv_heads % tp and tp % attention.kv_heads:
+        return f"{attention.kv_heads} KV heads cannot be split by {tp}"
+    if experts and experts.intermediate % tp:
+        return f"experts of width {experts.intermediate} cannot be split by {tp}"
+    if experts and model.quantization.method == "fp8" and experts.intermediate // tp % 128:
+        return f"FP8 blocks of 128 do not fit in width {experts.intermediate} split by {tp}"
+    return ""
+
+
+def tp_values(case: SglangCase) -> list[int]:
+    """Every split that works on this machine, by memory it brings, most first."""
+    limit = case.hints.tp_max
+    found = range(1, len(nvidia(case.machine)) + 1)
+    good = [tp for tp in found if not tp_obstacle(case.model, tp, limit)]
+    return sorted(good, key=lambda tp: (-tp * min(g.free for g in case.gpus(tp)), tp))

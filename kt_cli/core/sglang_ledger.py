@@ -1,0 +1,219 @@
+"""The ledger of SGLang with CPU experts: each GPU, each NUMA node, the disk.
+
+Formulas are those of sglang-kt 0.7.2: every rank holds its share of the non-expert weights and of
+the GPU experts; kt-kernel holds all experts in RAM, those on the GPU too, split over its pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kt_cli.core.kv import KvCost, kv_cost
+from kt_cli.core.ledger import GROUPS, gpu_pool
+from kt_cli.core.machine import Gpu, NumaNode
+from kt_cli.core.methods import cpu_expert_bytes, expert_bytes
+from kt_cli.core.model import Experts, Model
+from kt_cli.core.plan import Item, Pool
+from kt_cli.core.sglang_choice import SglangCase, SglangChoice
+from kt_cli.core.units import DTYPE_BYTES, gb
+
+WHOLE = ("router, norms", "vision")
+"""Groups of weights that every rank holds whole; the others are split."""
+STEP = 32
+"""Rows kt-kernel pads each expert's share of a chunk to."""
+
+
+def pools_of(case: SglangCase, choice: SglangChoice) -> tuple[Pool, ...]:
+    return (*gpu_pools(case, choice), *node_pools(case, choice))
+
+
+# The GPU
+
+
+def gpu_pools(case: SglangCase, choice: SglangChoice) -> tuple[Pool, ...]:
+    gpus = case.gpus(choice.tp)
+    return tuple(_gpu(case, choice, gpu, rank) for rank, gpu in enumerate(gpus))
+
+
+def _gpu(case: SglangCase, choice: SglangChoice, gpu: Gpu, rank: int) -> Pool:
+    facts = case.facts
+    items = [
+        *weight_items(case.model, choice.tp),
+        *_experts(case, choice, rank),
+        *_kv_items(case, choice),
+        *_dynamic(case, choice),
+        Item("CUDA context", facts.cuda_context, "context, cuBLAS and NCCL buffers"),
+    ]
+    return gpu_pool(gpu, items, facts.margin + int(gpu.memory * facts.margin_share))
+
+
+def weight_items(model: Model, tp: int) -> Iterator[Item]:
+    for name, classes in GROUPS.items():
+        size = sum(model.bytes.get(c, 0) for c in classes)
+        if not size or name == "draft":
+            continue
+        if name in WHOLE or tp == 1:
+            how = gb(size) + (", whole on each GPU" if tp > 1 else "")
+            yield Item(name, size, how)
+        elif name == "attention" and model.attention.kind == "mla":
+            yield _latent_attention(model, size, tp)
+        else:
+            yield Item(name, -(-size // tp), f"{gb(size)} ÷ tp {tp}")
+    if model.attention.kind == "mla":
+        yield _absorbed(model, tp)
+
+
+def _latent_attention(model: Model, size: int, tp: int) -> Item:
+    """The down-projections of MLA stay whole on each rank."""
+    whole = int(size * _whole_share(model))
+    return Item("attention", whole + -(-(size - whole) // tp), f"{gb(whole)} + rest ÷ tp {tp}")
+
+
+def _whole_share(model: Model) -> float:
+    """Share of MLA's weights in its down-projections, the query's rank solved from the total."""
+    a = model.attention
+    total = model.parameters.get("attention", 0) / max(1, model.layers)
+    if not total:
+        return 0.0
+    latent = a.kv_lora_rank * a.heads * (a.head_dim - a.rope_dim + a.v_head_dim)
+    down = model.hidden * (a.kv_lora_rank + a.rope_dim)
+    query = total - latent - down - a.heads * a.v_head_dim * model.hidden
+    rank = max(0.0, query) / (model.hidden + a.heads * a.head_dim)
+    return min(1.0, (down + model.hidden * rank) / total)
+
+
+def _absorbed(model: Model, tp: int) -> Item:
+    """SGLang keeps bf16 copies of MLA's up-projection for the absorbed form."""
+    a = model.attention
+    width = a.head_dim - a.rope_dim + a.v_head_dim
+    size = model.layers * a.kv_lora_rank * (a.heads // tp) * width * 2
+    formula = f"{model.layers} layers × {a.kv_lora_rank}·{a.heads // tp}·{width}·2 B"
+    return Item("absorbed MLA", size, formula)
+
+
+def gpu_expert_bytes(model: Model, tp: int) -> int:
+    """One expert on one GPU, in the checkpoint's own format."""
+    experts = model.experts
+    if not experts:
+        return 0
+    held = experts.count * len(experts.layers)
+    return -(-model.bytes.get("routed_experts", 0) // (held * tp))
+
+
+def _experts(case: SglangCase, choice: SglangChoice, rank: int) -> Iterator[Item]:
+    model, experts = case.model, case.model.experts
+    if not experts:
+        return
+    each = gpu_expert_bytes(model, choice.tp)
+    if choice.experts:
+        layers = len(experts.layers)
+        formula = f"{choice.experts} × {layers} layers × {gb(each)}"
+        yield Item("GPU experts", choice.experts * layers * each, formula)
+    if choice.method and rank == 0:
+        size = choice.chunk * model.hidden * 2
+        yield Item("staging", size, f"{choice.chunk} tokens × {model.hidden} × 2 B")
+    method = case.method(choice.method)
+    if choice.slot and method:
+        size = method.slots * experts.count * each
+        formula = f"{method.slots} × {experts.count} experts × {gb(each)}"
+        yield Item("prefill slot", size, formula)
+
+
+def kv_of(case: SglangCase, choice: SglangChoice) -> KvCost:
+    return kv_cost(case.model.attention, DTYPE_BYTES[choice.kv_dtype], choice.tp)
+
+
+def _kv_items(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
+    cost = kv_of(case, choice)
+    size = cost.total(choice.kv_tokens, choice.requests)
+    yield Item("KV cache", size, f"{choice.kv_tokens} tokens × {cost.formula}")
+
+
+def _dynamic(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
+    facts = case.facts
+    row, formula = _row(case.model, choice)
+    logits = choice.requests * case.model.vocab * 8
+    size = choice.chunk * row * 2 + logits
+    yield Item("workspace", size, f"{choice.chunk} tokens × {formula} × 2 B + logits")
+    graphs = facts.graphs + choice.requests * facts.graph_request
+    yield Item("CUDA graphs", graphs, f"{gb(facts.graphs)} + {choice.requests} requests × 2 MiB")
+
+
+def _row(model: Model, choice: SglangChoice) -> tuple[int, str]:
+    """Values alive for each token of a chunk at the worst moment of a layer."""
+    a, experts, tp = model.attention, model.experts, choice.tp
+    heads = -(-a.heads // tp)
+    if a.kind == "mla":
+        attention = heads * (2 * a.kv_lora_rank + a.rope_dim + a.head_dim + a.v_head_dim)
+    else:
+        attention = 2 * (heads + -(-a.kv_heads // tp)) * (a.head_dim + max(a.v_head_dim, 1))
+    inner = 3 * -(-model.intermediate // tp)
+    if experts and (choice.experts or choice.slot):
+        inner = max(inner, experts.top_k * (3 * -(-experts.intermediate // tp) + model.hidden))
+    row = 6 * model.hidden + max(attention, inner)
+    return row, f"(6·{model.hidden} + {max(attention, inner)})"
+
+
+# The host
+
+
+def node_pools(case: SglangCase, choice: SglangChoice) -> tuple[Pool, ...]:
+    nodes = {n.id: n for n in case.machine.nodes}
+    used = [nodes[i] for i in choice.nodes if i in nodes]
+    share = host_share(case)
+    held = list(_host_experts(case, choice, max(1, len(used))))
+    common = list(_host_common(case, choice))
+    margin = case.facts.host_margin // max(1, len(used))
+    pools = []
+    for position, node in enumerate(used):
+        items = [*held, *(common if position == 0 else [])]
+        label = f"{len(node.cpus)} CPUs"
+        free = min(int(node.memory * share), _node_free(case, node))
+        pools.append(
+            Pool(f"node{node.id}", int(node.memory * share), free, tuple(items), margin, label)
+        )
+    return tuple(pools)
+
+
+def host_share(case: SglangCase) -> float:
+    """Part of each node's memory that a cgroup's limit leaves."""
+    total = sum(n.memory for n in case.machine.nodes)
+    return min(1.0, case.machine.memory.usable / total) if total else 1.0
+
+
+def _node_free(case: SglangCase, node: NumaNode) -> int:
+    """Available memory is known for the whole machine only: shared out by size."""
+    total = sum(n.memory for n in case.machine.nodes)
+    return int(case.machine.memory.available * node.memory / total)
+
+
+def _host_experts(case: SglangCase, choice: SglangChoice, pools: int) -> Iterator[Item]:
+    experts, method = case.model.experts, case.method(choice.method)
+    if not experts or not method:
+        return
+    each = expert_bytes(method, experts)
+    count = experts.count * len(experts.layers)
+    split = f" ÷ {pools} nodes" if pools > 1 else ""
+    size = -(-cpu_expert_bytes(method, experts) // pools)
+    yield Item("experts", size, f"{count} × {gb(each)} ({method.name}){split}")
+    yield _scratch(experts, choice, pools)
+    yield Item("loading", each * experts.count // pools, "source tensors of one layer")
+
+
+def _scratch(e: Experts, choice: SglangChoice, pools: int) -> Item:
+    """kt-kernel's buffers of one pool, shared by its layers."""
+    wide, part = choice.chunk * e.top_k, e.intermediate // pools
+    rows = wide + STEP * e.count
+    size = 4 * wide * (e.hidden + part) + rows * (2 * e.hidden + 10 * part + 4 * e.hidden + 320)
+    formula = f"{rows} rows of {e.top_k} experts in chunks of {choice.chunk}"
+    return Item("CPU scratch", size, formula)
+
+
+def _host_common(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
+    facts, experts = case.facts, case.model.experts
+    size = facts.host_base + choice.tp * facts.host_rank
+    formula = f"{gb(facts.host_base)} + {choice.tp} × {gb(facts.host_rank)}"
+    yield Item("SGLang processes", size, formula)
+    if choice.slot and experts:
+        each = gpu_expert_bytes(case.model, 1)
+        yield Item("pinned", 2 * each * choice.tp, f"2 experts × {choice.tp} GPUs in /dev/shm")

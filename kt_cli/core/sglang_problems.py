@@ -1,0 +1,258 @@
+"""What an SGLang plan cannot do, and the cheapest ways out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kt_cli.core.fixes import WayOut, ways_out
+from kt_cli.core.ledger import missing, sum_text
+from kt_cli.core.methods import expert_bytes, nvidia, obstacle, usable
+from kt_cli.core.model import Experts
+from kt_cli.core.plan import Fix, Problem
+from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values
+from kt_cli.core.sglang_ledger import gpu_pools, node_pools
+from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, solve
+from kt_cli.core.units import gb, tokens
+
+EMBEDDED = Fix("the embedded engine on the CPU", "runs here", "--engine embedded")
+
+
+def problems_of(case: SglangCase, choice: SglangChoice) -> tuple[Problem, ...]:
+    refused = tuple(_refused(case, choice))
+    if any(p.severity == "error" for p in refused):
+        return refused
+    return (
+        *refused,
+        *_gpu_memory(case, choice),
+        *_host_memory(case, choice),
+        *_advice(case, choice),
+    )
+
+
+# Pairs that cannot work
+
+
+def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    yield from _hardware(case)
+    yield from _splits(case, choice)
+    yield from _methods(case, choice)
+    yield from _limits(case, choice)
+
+
+def _hardware(case: SglangCase) -> Iterator[Problem]:
+    others = sorted({g.vendor for g in case.machine.gpus} - {"nvidia"})
+    if nvidia(case.machine):
+        return
+    what = f"SGLang with CPU experts cannot use {', '.join(others)} devices" if others else ""
+    why = "its published packages are built for CUDA only"
+    yield Problem(what or "SGLang with CPU experts needs an NVIDIA GPU", why, fixes=(EMBEDDED,))
+
+
+def _splits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    have = len(nvidia(case.machine))
+    if not have:
+        return
+    reason = tp_obstacle(case.model, choice.tp, case.hints.tp_max)
+    if choice.tp > have:
+        reason = f"this machine has {have} NVIDIA GPUs"
+    if reason:
+        good = [Fix(f"tp {tp}", "possible", f"--tp {tp}") for tp in tp_values(case)]
+        yield Problem(f"tp {choice.tp} is impossible", reason, fixes=tuple(good))
+
+
+def _methods(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    model, machine = case.model, case.machine
+    unknown = next((n for n in case.facts.unsupported if model.architecture.startswith(n)), "")
+    if not choice.method and choice.experts:
+        return
+    if unknown:
+        why = case.facts.unsupported[unknown]
+        yield Problem(
+            f"experts of {model.architecture} cannot run on the CPU", why, fixes=(EMBEDDED,)
+        )
+        return
+    if not model.experts:
+        return
+    able = [m for m in usable(model, machine, case.facts)]
+    fixes = tuple(Fix(m.name, m.caveat or "possible", f"--kt-method {m.name}") for m in able)
+    method = case.method(choice.method)
+    if method is None:
+        named = choice.method or f"for {model.quantization.method} checkpoints"
+        yield Problem(
+            f"kt-kernel has no method {named} that works here", "", fixes=fixes or (EMBEDDED,)
+        )
+        return
+    reason = obstacle(method, model, machine)
+    if reason:
+        yield Problem(f"{method.name} is impossible here", reason, fixes=fixes or (EMBEDDED,))
+        return
+    yield from _widths(case, choice, model.experts)
+    yield from _conversion(case, choice)
+
+
+def _widths(case: SglangCase, choice: SglangChoice, experts: Experts) -> Iterator[Problem]:
+    method, count = case.method(choice.method), max(1, len(choice.nodes))
+    known = {n.id for n in case.machine.worker_nodes}
+    strange = [n for n in choice.nodes if n not in known]
+    if strange:
+        names = ",".join(map(str, sorted(known)))
+        fix = Fix(f"nodes {names}", "possible", f"--numa-nodes {names}")
+        why = "it has no allowed cores or no memory"
+        yield Problem(f"NUMA node {strange[0]} cannot run experts", why, fixes=(fix,))
+    if method and (experts.intermediate % count or experts.intermediate // count % method.rows):
+        what = f"experts of width {experts.intermediate} do not split over {count} nodes"
+        why = f"{method.name} works in blocks of {method.rows}"
+        first = choice.nodes[0] if choice.nodes else 0
+        fix = Fix("one node", "possible", f"--numa-nodes {first}")
+        yield Problem(what, why, fixes=(fix,))
+
+
+def _conversion(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    method, experts = case.method(choice.method), case.model.experts
+    native = method is None or case.model.quantization.method in method.reads
+    if native or case.wishes.get("weights_path") or not (method and experts):
+        return
+    size = expert_bytes(method, experts) * experts.count * len(experts.layers)
+    how = method.prepare.replace("MODEL", case.model.name).replace("METHOD", method.name)
+    fix = Fix(how, f"writes {gb(size)}", "--weights-path FOLDER")
+    why = f"{method.name} does not read {case.model.quantization.method} checkpoints"
+    yield Problem("the CPU experts must be converted first", why, "warning", (fix,))
+
+
+def _limits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    limit, experts = case.model.context, case.model.experts
+    asked = case.wishes.get("gpu_experts")
+    if limit and choice.context > limit:
+        fix = Fix(f"context {limit}", "possible", f"--ctx-size {limit}")
+        why = f"the model knows positions up to {limit}"
+        yield Problem(f"context {choice.context} is more than the model can do", why, fixes=(fix,))
+    if experts and asked is not None and asked > experts.count:
+        fix = Fix(f"{experts.count} experts", "all of them", f"--gpu-experts {experts.count}")
+        what = f"a layer has {experts.count} experts, not {asked}"
+        yield Problem(what, "GPU experts are counted per layer", fixes=(fix,))
+    threshold = case.wishes.get("gpu_prefill_threshold")
+    method = case.method(choice.method)
+    if threshold and method and not method.layerwise:
+        what = f"{method.name} cannot compute whole layers on the GPU"
+        fix = Fix("no threshold", "possible", "")
+        yield Problem(what, "the first long prompt would end the server", fixes=(fix,))
+    elif threshold and threshold > choice.chunk:
+        fix = Fix(
+            "a threshold within a chunk", "possible", f"--kt-gpu-prefill-threshold {choice.chunk}"
+        )
+        why = f"it is compared with chunks of {choice.chunk} tokens"
+        yield Problem(f"a prefill threshold of {threshold} is never reached", why, fixes=(fix,))
+
+
+# Memory
+
+
+def _gpu_memory(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    pool = min(gpu_pools(case, choice), key=lambda p: p.left)
+    if fits(case, choice):
+        return
+    short = -pool.left
+    if short <= 0:
+        share = case.wishes.get("mem_fraction")
+        why = "weights and KV cache, or the workspace beside them, need more"
+        fix = Fix("let the plan choose", "fits", "")
+        yield Problem(f"mem-fraction {share} does not fit", why, fixes=(fix,))
+        return
+    what = f"{case.model.name} does not fit in {pool.name} by {gb(short)}"
+    why = f"{pool.name} {sum_text(pool)}, {gb(pool.free)} free"
+    held = pool.capacity - pool.free
+    ways = [w for w in _gpu_ways(case, choice)]
+    if held >= short:
+        ways.insert(0, WayOut(f"free {gb(short)} that other programs hold on {pool.name}", "", 0))
+    yield Problem(what, why, fixes=ways_out(short, ways, f"on {pool.name}"))
+
+
+def _gpu_ways(case: SglangCase, choice: SglangChoice) -> Iterator[WayOut]:
+    for action, flag, changed in _gpu_changes(case, choice):
+        after = min(pool.left for pool in gpu_pools(case, changed))
+        yield WayOut(action, flag, max(0, -after))
+
+
+def _gpu_changes(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, str, SglangChoice]]:
+    yield from _contexts(case, choice)
+    if choice.experts:
+        fewer = solve(case, replace(choice, experts=0))
+        count = min(choice.experts - 1, fewer.experts) if fewer.experts < choice.experts else 0
+        yield (
+            f"{choice.experts} → {count} GPU experts",
+            f"--gpu-experts {count}",
+            replace(choice, experts=count),
+        )
+    smallest = min(case.facts.chunks)
+    if choice.chunk > smallest:
+        changed = replace(choice, chunk=smallest)
+        yield f"chunks of {smallest}", f"--chunked-prefill-size {smallest}", changed
+    if choice.kv_dtype != "fp8":
+        yield "KV cache in fp8", "--kv-cache-dtype fp8", replace(choice, kv_dtype="fp8")
+    for tp in tp_values(case):
+        if tp > choice.tp:
+            yield f"split over {tp} GPUs", f"--tp {tp}", replace(choice, tp=tp)
+
+
+def _contexts(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, str, SglangChoice]]:
+    context = choice.context
+    while context > SHORTEST_CONTEXT:
+        context = max(SHORTEST_CONTEXT, context // 2)
+        shorter = replace(choice, context=context, kv_tokens=context)
+        if context == SHORTEST_CONTEXT or fits(case, shorter):
+            action = f"context {tokens(choice.context)} → {tokens(context)}"
+            yield action, f"--ctx-size {context}", shorter
+            return
+
+
+def _host_memory(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    pools = node_pools(case, choice)
+    short = sum(map(missing, pools))
+    if short:
+        names = "RAM" if len(pools) == 1 else "RAM on " + ", ".join(p.name for p in pools)
+        have, need = sum(p.capacity for p in pools), sum(p.used + p.margin for p in pools)
+        what = f"{case.model.name} does not fit in {names} by {gb(short)}"
+        fixes = ways_out(short, _host_ways(case, choice), "RAM")
+        yield Problem(what, f"needs {gb(need)}, has {gb(have)}", fixes=fixes)
+        return
+    busy = sum(max(0, -p.left) for p in pools)
+    if busy:
+        what = f"{gb(busy)} of RAM must be freed by other programs first"
+        yield Problem(what, f"{gb(sum(p.free for p in pools))} is available now", "warning")
+
+
+def _host_ways(case: SglangCase, choice: SglangChoice) -> Iterator[WayOut]:
+    for method in usable(case.model, case.machine, case.facts):
+        changed = replace(choice, method=method.name)
+        after = sum(map(missing, node_pools(case, changed)))
+        caveat = f" ({method.caveat})" if method.caveat else ""
+        action = f"{choice.method or 'this checkpoint'} → {method.name}{caveat}"
+        yield WayOut(action, f"--kt-method {method.name}", after)
+    every = tuple(n.id for n in case.machine.worker_nodes)
+    if len(every) > len(choice.nodes):
+        after = sum(map(missing, node_pools(case, replace(choice, nodes=every))))
+        flag = f"--numa-nodes {','.join(map(str, every))}"
+        yield WayOut(f"all {len(every)} NUMA nodes", flag, after)
+
+
+# Advice
+
+
+def _advice(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    deferred = case.wishes.get("deferred_experts") or 0
+    if deferred > 4:
+        fix = Fix("at most 4", "little loss", "--kt-max-deferred-experts-per-token 4")
+        what = f"{deferred} deferred experts lose accuracy"
+        yield Problem(what, "kt-kernel's own guidance ends at 4", "warning", (fix,))
+    asked = case.method(case.wishes.get("kt_method") or "")
+    if asked and asked.caveat:
+        yield Problem(f"{asked.name} has a caveat", asked.caveat, "warning")
+    threads = case.wishes.get("cpu_threads")
+    cores = case.machine.cpu.physical_cores
+    if choice.method and threads and threads >= cores:
+        fix = Fix(
+            f"{max(1, cores - 1)} threads", "no collapse", f"--cpu-threads {max(1, cores - 1)}"
+        )
+        why = f"{cores} physical cores, and kt-kernel's queue thread spins on one more"
+        yield Problem(f"{threads} threads leave no core free", why, "warning", (fix,))
