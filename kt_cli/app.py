@@ -19,9 +19,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("kt_cli.commands.logs", "What a server's engine wrote"),
     "stop": ("kt_cli.commands.stop", "Stop a server, or all"),
     "chat": ("kt_cli.commands.chat", "Talk to a running server"),
+    "model": ("kt_cli.commands.model", "Models: list, pull, verify, add, remove"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
     "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
+    "microbench": ("kt_cli.commands.microbench", "Expert kernels against the limits of this CPU"),
     "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
 }
 """Name → (module, one line of help). A module has `cli`: a command function or a Typer."""

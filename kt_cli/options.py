@@ -305,6 +305,18 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class HubOptions:
+    """Where models are pulled from."""
+
+    hub: str | None = opt(
+        "--hub",
+        help="Hub to pull models from",
+        choices=("huggingface", "modelscope"),
+        setting="hub.name",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class CommonOptions:
     """Options that every command understands, before or after its name."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.errors import KtError, NotFoundError, UsageError
-from kt_cli.options import Opt, RunOptions, parse_bytes, parse_count, render, specs
+from kt_cli.options import HubOptions, Opt, RunOptions, parse_bytes, parse_count, render, specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,11 @@ class Value:
     """A variable's name, a file's path, or `default`."""
 
 
-_DEFAULTS: Mapping[str, Any] = {"server.host": "127.0.0.1", "server.port": 30000}
+_DEFAULTS: Mapping[str, Any] = {
+    "server.host": "127.0.0.1",
+    "server.port": 30000,
+    "hub.name": "huggingface",
+}
 _KINDS: Mapping[str, type] = {
     "server.port": int,
     "run.ctx_size": int,
@@ -51,7 +55,7 @@ _UPSTREAM = ("server.host", "server.port")
 
 def keys() -> dict[str, Key]:
     """Every setting there is, by name."""
-    found = [s for s in specs(RunOptions).values() if s.setting]
+    found = [s for c in (RunOptions, HubOptions) for s in specs(c).values() if s.setting]
     return {
         s.setting: Key(s.setting, s.help, _KINDS.get(s.setting, str), _DEFAULTS.get(s.setting), s)
         for s in found

@@ -1,0 +1,194 @@
+"""`kt model`: the models that are here, and those that can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from kt_cli.commands.cli import Context, NoOptions, need, takes
+from kt_cli.commands.model_pull import pull, search, verify
+from kt_cli.core.model import Model
+from kt_cli.errors import UsageError
+from kt_cli.hub import store as stores
+from kt_cli.hub.store import Entry, Store
+from kt_cli.options import opt
+from kt_cli.ui import human_bytes, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+cli = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Models: list, pull, verify, add, remove"
+)
+cli.command("pull")(pull)
+cli.command("download", hidden=True)(pull)
+cli.command("search")(search)
+cli.command("verify")(verify)
+
+
+@dataclass(frozen=True, slots=True)
+class NameOptions:
+    name: str | None = opt(help="Name of the model in `kt model list`", metavar="NAME")
+
+
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    path: str | None = opt(help="Folder or GGUF file of the model", metavar="PATH")
+    name: str | None = opt("--name", help="Name to give it; the folder's own when left out")
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    path: str | None = opt(help="Folder to look through", metavar="FOLDER")
+    add: bool = opt("--add", help="Add every model found", default=False)
+    depth: int = opt("--depth", help="Folders to go down", default=stores.SCAN_DEPTH, low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class EditOptions(NameOptions):
+    rename: str | None = opt("--rename", help="New name")
+    path: str | None = opt("--path", help="New place of a linked model", metavar="PATH")
+
+
+def store_of(ctx: Context) -> Store:
+    return Store(ctx.home / "models")
+
+
+@cli.command("list")
+@takes(NoOptions)
+def list_(options: NoOptions, ctx: Context) -> None:
+    """List the models that are here, those on unmounted disks included."""
+    entries = store_of(ctx).entries()
+    if entries:
+        ctx.out.result("model.list", {"models": entries}, _table(entries))
+    else:
+        text = "no models yet; `kt model pull OWNER/NAME` or `kt model add PATH`"
+        ctx.out.result("model.list", {"models": ()}, text)
+
+
+def _table(entries: tuple[Entry, ...]) -> RenderableType:
+    rows = [
+        [e.name, human_bytes(e.bytes), e.state, e.repo or ("link" if e.linked else ""), e.why]
+        for e in entries
+    ]
+    return table(["name", "size>", "state", "from", "note"], rows)
+
+
+@cli.command("show")
+@takes(NameOptions)
+def show(options: NameOptions, ctx: Context) -> None:
+    """Show what a model holds: layers, experts, attention, bytes by class."""
+    from kt_cli import catalog
+
+    model = catalog.find(need(ctx, "name", options.name, "Which model?"), ctx.home)
+    ctx.out.result("model.show", model, *_description(model))
+
+
+def _description(model: Model) -> list[RenderableType]:
+    experts, attention = model.experts, model.attention
+    facts = [
+        f"{model.name}: {model.architecture}, {model.layers} layers, context {model.context}",
+        f"  attention  {attention.kind}, {attention.heads} heads, {attention.kv_heads} for KV",
+        f"  weights    {human_bytes(model.total_bytes)} {model.quantization.method}"
+        + ("" if model.exact else " (computed from the configuration)"),
+        f"  parameters {model.total_parameters / 1e9:.2f} G, "
+        f"{model.active_parameters / 1e9:.2f} G active per token",
+    ]
+    if experts:
+        facts.insert(
+            2, f"  experts    {experts.count}, top-{experts.top_k}, in {len(experts.layers)} layers"
+        )
+    rows = [[kind, human_bytes(size)] for kind, size in model.bytes.items() if size]
+    return [
+        *facts,
+        *(f"  note       {note}" for note in model.notes),
+        table(["class", "size>"], rows),
+    ]
+
+
+@cli.command("add")
+@takes(AddOptions)
+def add(options: AddOptions, ctx: Context) -> None:
+    """Make a model elsewhere on disk known by a name; nothing is copied."""
+    source = Path(need(ctx, "path", options.path, "Which folder?")).expanduser()
+    entry = store_of(ctx).add(source, options.name or stores.default_name(source))
+    ctx.out.result("model.add", entry, f"{entry.name} is {entry.path}")
+
+
+@cli.command("import")
+@takes(AddOptions)
+def import_(options: AddOptions, ctx: Context) -> None:
+    """Copy a model into the models folder."""
+    source = Path(need(ctx, "path", options.path, "Which folder?")).expanduser()
+    entry = store_of(ctx).copy(source, options.name or stores.default_name(source))
+    text = f"{entry.name} is copied ({human_bytes(entry.bytes)})"
+    ctx.out.result("model.import", entry, text)
+
+
+@takes(NameOptions)
+def remove(options: NameOptions, ctx: Context) -> None:
+    """Remove a model; a linked one loses its entry only, its files stay."""
+    name = need(ctx, "name", options.name, "Which model?")
+    store = store_of(ctx)
+    entry = store.entry(name)
+    what = "the entry" if entry.linked else f"{human_bytes(entry.bytes)} of files"
+    if not ctx.confirm(f"Remove {name} ({what})?"):
+        raise UsageError("nothing was removed", f"this removes {what}", "add --yes to confirm")
+    store.remove(name)
+    ctx.out.result("model.rm", {"removed": entry}, f"{name} is removed ({what})")
+
+
+cli.command("rm")(remove)
+cli.command("remove", hidden=True)(remove)
+
+
+@cli.command("scan")
+@takes(ScanOptions)
+def scan(options: ScanOptions, ctx: Context) -> None:
+    """Look for models below a folder; --add makes them known."""
+    root = Path(need(ctx, "path", options.path, "Which folder?")).expanduser()
+    store = store_of(ctx)
+    known = {entry.path for entry in store.entries()}
+    found = [p for p in stores.scan(root, options.depth) if str(p.resolve()) not in known]
+    added = [_add_found(store, path) for path in found] if options.add else []
+    data = {"found": [str(p) for p in found], "added": [e.name for e in added]}
+    lines = [f"{path}  {human_bytes(stores.tree_bytes(path))}" for path in found]
+    ctx.out.result("model.scan", data, *(lines or ["nothing new was found"]))
+    if found and not options.add:
+        ctx.out.hint("`kt model scan FOLDER --add` makes them known")
+
+
+def _add_found(store: Store, path: Path) -> Entry:
+    base = name = stores.default_name(path)
+    taken = {entry.name for entry in store.entries()}
+    number = 2
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    return store.add(path, name)
+
+
+@cli.command("path")
+@takes(NameOptions)
+def path(options: NameOptions, ctx: Context) -> None:
+    """Print a model's folder, or the models folder."""
+    store = store_of(ctx)
+    place = store.entry(options.name).path if options.name else str(store.folder)
+    ctx.out.result("model.path", {"path": place}, place)
+
+
+@cli.command("edit")
+@takes(EditOptions)
+def edit(options: EditOptions, ctx: Context) -> None:
+    """Rename a model, or tell where a linked one has moved."""
+    name, store = need(ctx, "name", options.name, "Which model?"), store_of(ctx)
+    if options.rename is None and options.path is None:
+        raise UsageError("nothing to change", "", "give --rename or --path")
+    entry = store.entry(name)
+    if options.path is not None:
+        entry = store.repoint(name, Path(options.path).expanduser())
+    if options.rename is not None:
+        entry = store.rename(name, options.rename)
+    ctx.out.result("model.edit", entry, f"{entry.name} is {entry.path}")

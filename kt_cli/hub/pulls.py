@@ -1,0 +1,120 @@
+"""A pull from start to end: what is asked for, where it goes, what is missing, and the fetching."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kt_cli.errors import KtError, NotFoundError
+from kt_cli.hub import manifest
+from kt_cli.hub.client import Client
+from kt_cli.hub.fetch import WORKERS, Download
+from kt_cli.hub.listing import Listing
+from kt_cli.hub.store import Store, default_name, need_space
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person asked for."""
+
+    repo: str
+    revision: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    name: str = ""
+    to: Path | None = None
+    """Folder on another disk; the store then holds a link."""
+    workers: int = WORKERS
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A pull that is ready to run: every check that needs no byte has passed."""
+
+    client: Client
+    listing: Listing
+    name: str
+    place: Path
+    """Where the store knows it."""
+    folder: Path
+    """Where the files go."""
+    workers: int
+    resumed: bool
+    have: int
+    """Bytes already here and verified."""
+
+    @property
+    def to_fetch(self) -> int:
+        return self.listing.bytes - self.have
+
+    def run(self, tell: Callable[[int], None]) -> None:
+        """`tell` gets how many bytes are here; safe to repeat after any failure."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder != self.place and not self.place.is_symlink():
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            self.place.symlink_to(self.folder, target_is_directory=True)
+        counter = Counter(self.have, tell)
+        Download(self.client, self.listing, self.folder, counter, self.workers).run()
+
+
+class Counter:
+    """Sums what the workers report, file by file."""
+
+    def __init__(self, have: int, tell: Callable[[int], None]) -> None:
+        self._total = have
+        self._tell = tell
+        self._files: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, path: str, here: int) -> None:
+        with self._lock:
+            self._total += here - self._files.get(path, 0)
+            self._files[path] = here
+            self._tell(self._total)
+
+
+def prepare(client: Client, store: Store, wanted: Wanted) -> Pull:
+    """Asks the hub, chooses the files, checks name and disk. Writes nothing."""
+    name = wanted.name or default_name(Path(wanted.repo))
+    place = store.place(name)
+    known = manifest.read(place) if place.exists() else None
+    resumed = known is not None and _same(known, wanted)
+    listing = known.listing if known and resumed else _ask(client, wanted)
+    if place.exists() and (known is None or known.listing.repo != listing.repo):
+        fix = "choose another with --name, or remove it first"
+        raise KtError(f"a model called {name!r} is already there", str(place), fix)
+    folder = _folder(place, wanted, name)
+    have = _have(known, listing, folder)
+    need_space(folder, listing.bytes - have)
+    return Pull(client, listing, name, place, folder, wanted.workers, resumed, have)
+
+
+def _folder(place: Path, wanted: Wanted, name: str) -> Path:
+    if place.is_symlink():
+        target = place.resolve()
+        if not target.exists():
+            why = f"{name} is a link to {target}, whose disk is not mounted"
+            raise NotFoundError(f"the folder of {name} is not there", why, "mount it first")
+        return target
+    return (wanted.to.expanduser().absolute() / name) if wanted.to else place
+
+
+def _ask(client: Client, wanted: Wanted) -> Listing:
+    listing = client.listing(wanted.repo, wanted.revision).select(wanted.include, wanted.exclude)
+    if not listing.files:
+        raise NotFoundError(f"{wanted.repo} has no file that was asked for")
+    return listing
+
+
+def _same(known: manifest.Manifest, wanted: Wanted) -> bool:
+    """A pull goes on at the commit where it began, unless something else is asked for."""
+    pinned = not wanted.revision or wanted.revision == known.listing.revision
+    return known.listing.repo == wanted.repo and pinned and not (wanted.include or wanted.exclude)
+
+
+def _have(known: manifest.Manifest | None, listing: Listing, folder: Path) -> int:
+    if known is None:
+        return 0
+    return sum(f.size for f in listing.files if known.is_verified(folder, f))

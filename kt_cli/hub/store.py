@@ -1,0 +1,220 @@
+"""The models folder: one entry a model, a folder of its own or a link to one elsewhere.
+
+An entry is never removed because its target is gone: a disk may come back. Names are single path
+components, so that no entry reaches outside the models folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kt_cli.errors import KtError, NotFoundError, UsageError
+from kt_cli.hub import manifest
+from kt_cli.hub.listing import Listing
+
+State = Literal["ready", "incomplete", "unavailable", "damaged"]
+_NAME = re.compile(r"^[A-Za-z0-9][\w.+-]{0,95}$")
+SCAN_DEPTH = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model in the store. `path` is where its files are, reachable or not."""
+
+    name: str
+    path: str
+    state: State
+    bytes: int = 0
+    linked: bool = False
+    repo: str = ""
+    revision: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    folder: Path
+
+    def entries(self) -> tuple[Entry, ...]:
+        try:
+            names = sorted(p.name for p in self.folder.iterdir() if _NAME.match(p.name))
+        except FileNotFoundError:
+            return ()
+        return tuple(self._describe(name) for name in names)
+
+    def entry(self, name: str) -> Entry:
+        """Raises NotFoundError."""
+        place = self.place(name)
+        if not place.exists() and not place.is_symlink():
+            known = ", ".join(e.name for e in self.entries()) or "none"
+            raise NotFoundError(f"no model here is called {name!r}", f"models here: {known}")
+        return self._describe(name)
+
+    def place(self, name: str) -> Path:
+        """Where the entry is or would be; UsageError for a name that is no single component."""
+        if not _NAME.match(name):
+            fix = "use letters, digits, dot, dash and underscore"
+            raise UsageError(f"{name!r} cannot be a model's name", "", fix)
+        return self.folder / name
+
+    def free_place(self, name: str) -> Path:
+        """Raises KtError when the name is taken."""
+        place = self.place(name)
+        if place.exists() or place.is_symlink():
+            fix = "choose another with --name, or remove it first"
+            raise KtError(f"a model called {name!r} is already there", str(place), fix)
+        return place
+
+    def add(self, source: Path, name: str) -> Entry:
+        """Links a folder or GGUF file; nothing is copied."""
+        place = self.free_place(name)
+        check_model_folder(source)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+        return self._describe(name)
+
+    def copy(self, source: Path, name: str) -> Entry:
+        """Copies a folder or GGUF file; a copy cut short leaves nothing."""
+        place = self.free_place(name)
+        check_model_folder(source)
+        need_space(self.folder, tree_bytes(source))
+        fresh = self.folder / f".copy-{name}-{os.getpid()}"
+        try:
+            if source.is_dir():
+                shutil.copytree(source, fresh, symlinks=False)
+            else:
+                fresh.mkdir(parents=True)
+                shutil.copy2(source, fresh / source.name)
+            fresh.rename(place)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        return self._describe(name)
+
+    def rename(self, name: str, fresh: str) -> Entry:
+        self.entry(name)
+        self.place(name).rename(self.free_place(fresh))
+        return self._describe(fresh)
+
+    def repoint(self, name: str, source: Path) -> Entry:
+        """A linked entry whose folder has moved."""
+        if not self.entry(name).linked:
+            raise UsageError(f"{name} is not a link", "its files are in the models folder")
+        check_model_folder(source)
+        place = self.place(name)
+        fresh = self.folder / f".link-{os.getpid()}"
+        fresh.symlink_to(source.resolve(), target_is_directory=source.is_dir())
+        fresh.replace(place)
+        return self._describe(name)
+
+    def remove(self, name: str) -> Entry:
+        """A link loses only itself; a folder of the store is deleted with its files."""
+        entry = self.entry(name)
+        place = self.place(name)
+        if place.is_symlink():
+            place.unlink()
+        else:
+            doomed = self.folder / f".removed-{name}-{os.getpid()}"
+            place.rename(doomed)
+            shutil.rmtree(doomed)
+        return entry
+
+    def _describe(self, name: str) -> Entry:
+        place = self.folder / name
+        linked = place.is_symlink()
+        target = place.readlink() if linked else place
+        try:
+            known = manifest.read(place)
+            state, why = _state(place, known)
+            size = tree_bytes(place)
+        except (KtError, OSError) as error:
+            return Entry(name, str(target), "damaged", linked=linked, why=str(error))
+        repo, revision = (known.listing.repo, known.listing.revision) if known else ("", "")
+        return Entry(name, str(target), state, size, linked, repo, revision, why)
+
+
+def _state(place: Path, known: manifest.Manifest | None) -> tuple[State, str]:
+    if not place.exists():
+        return "unavailable", "its disk is not mounted, or the folder was moved"
+    if known is None:
+        return ("ready", "") if looks_like_model(place) else ("damaged", "no model files in it")
+    missing = known.missing(place)
+    if missing:
+        return "incomplete", f"{len(missing)} of {len(known.listing.files)} files to fetch"
+    return "ready", ""
+
+
+def looks_like_model(path: Path) -> bool:
+    """A GGUF file, a folder with GGUF files, or config.json beside safetensors."""
+    if path.is_file():
+        return path.suffix == ".gguf"
+    if any(path.glob("*.gguf")):
+        return True
+    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+
+
+def check_model_folder(path: Path) -> None:
+    """Raises NotFoundError for what is no model."""
+    if not path.exists():
+        raise NotFoundError(f"{path} does not exist")
+    if not looks_like_model(path):
+        why = "a model is a GGUF file, or a folder with config.json and safetensors"
+        raise NotFoundError(f"{path} holds no model", why)
+
+
+def scan(root: Path, depth: int = SCAN_DEPTH) -> Iterator[Path]:
+    """Model folders and GGUF files below `root`; links are not followed."""
+    if not root.is_dir():
+        raise NotFoundError(f"{root} is not a folder")
+    pending = [(root, 0)]
+    while pending:
+        folder, level = pending.pop()
+        if looks_like_model(folder):
+            yield folder
+            continue
+        if level < depth:
+            pending += [(child, level + 1) for child in _subfolders(folder)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        children = sorted(folder.iterdir(), reverse=True)
+        return [c for c in children if not c.name.startswith(".") and _is_own_folder(c)]
+    except OSError:
+        return []
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def tree_bytes(path: Path) -> int:
+    """Bytes of all files below, hidden bookkeeping left out; 0 for what is not there."""
+    if path.is_file():
+        return path.stat().st_size
+    files = (Path(base) / name for base, _, names in os.walk(path) for name in names)
+    return sum(f.stat().st_size for f in files if f.exists() and not f.name.startswith(".kt-"))
+
+
+def need_space(folder: Path, count: int) -> None:
+    """Raises KtError when the disk of `folder` has less than `count` bytes free."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if count > free:
+        gigabytes = f"{count / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
+        fix = f"free {(count - free) / 1e9:.1f} GB, or choose another disk with --to"
+        raise KtError(f"the disk of {folder} is too small", gigabytes, fix)
+
+
+def default_name(source: Listing | Path) -> str:
+    """A name for the store made from a repository or a path."""
+    base = source.repo.rpartition("/")[2] if isinstance(source, Listing) else source.stem
+    name = re.sub(r"[^\w.+-]+", "-", base).strip("-.")
+    return name or "model"

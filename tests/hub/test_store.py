@@ -1,0 +1,105 @@
+"""The models folder: nothing lost, nothing deleted silently, nothing outside touched."""
+
+from pathlib import Path
+
+import pytest
+
+from kt_cli.errors import KtError, NotFoundError, UsageError
+from kt_cli.hub.store import Store, looks_like_model, need_space, scan
+
+
+def make_model(folder: Path, size: int = 10) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(bytes(size))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "models")
+
+
+def test_an_empty_store_is_no_error(store: Store) -> None:
+    assert store.entries() == ()
+
+
+def test_small_shards_are_a_model_too(store: Store, tmp_path: Path) -> None:
+    entry = store.add(make_model(tmp_path / "disk/m", 3), "m")
+    assert (entry.state, entry.linked, entry.bytes) == ("ready", True, 5)
+
+
+def test_a_vanished_mount_keeps_its_entry_and_comes_back(store: Store, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "disk/m")
+    store.add(model, "m")
+    model.rename(tmp_path / "away")
+    (gone,) = store.entries()
+    assert (gone.state, gone.path) == ("unavailable", str(model))
+    (tmp_path / "away").rename(model)
+    assert store.entry("m").state == "ready"
+
+
+def test_removing_a_link_leaves_the_files(store: Store, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "disk/m")
+    store.add(model, "m")
+    store.remove("m")
+    assert looks_like_model(model) and store.entries() == ()
+
+
+def test_removing_a_copy_deletes_it_whole(store: Store, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "disk/m")
+    store.copy(model, "m")
+    store.remove("m")
+    assert list(store.folder.iterdir()) == [] and looks_like_model(model)
+
+
+def test_a_taken_name_is_refused(store: Store, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "disk/m")
+    store.add(model, "m")
+    for action in (store.add, store.copy):
+        with pytest.raises(KtError, match="already"):
+            action(model, "m")
+
+
+def test_rename_and_repoint(store: Store, tmp_path: Path) -> None:
+    store.add(make_model(tmp_path / "a/m"), "m")
+    other = make_model(tmp_path / "b/m", 20)
+    assert store.rename("m", "n").name == "n"
+    assert store.repoint("n", other).path == str(other)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 200, "a\nb", "-f"])
+def test_a_hostile_name_is_refused(store: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        store.add(make_model(tmp_path / "disk/m"), name)
+
+
+def test_what_is_no_model_is_not_added(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "nowhere"):
+        with pytest.raises(NotFoundError):
+            store.add(path, "m")
+
+
+def test_scan_finds_models_and_does_not_follow_links(tmp_path: Path) -> None:
+    a = make_model(tmp_path / "root/x/a")
+    b = make_model(tmp_path / "root/b")
+    make_model(tmp_path / "outside/c")
+    (tmp_path / "root/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/loop").symlink_to(tmp_path / "root")
+    assert sorted(scan(tmp_path / "root")) == sorted([a, b])
+
+
+def test_a_folder_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "root/m")
+    locked = tmp_path / "root/locked"
+    locked.mkdir(mode=0o000)
+    try:
+        assert list(scan(tmp_path / "root")) == [model]
+    finally:
+        locked.chmod(0o700)
+
+
+def test_a_small_disk_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(KtError, match="too small"):
+        need_space(tmp_path / "deep/er", 10**18)
