@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import kt_moe
 import numpy as np
 import pytest
+
 from .helpers import (
     Case,
     Matrices,
@@ -15,8 +17,6 @@ from .helpers import (
     reference,
     to_bf16,
 )
-
-import kt_moe
 
 BOUND = {"bf16": 6e-3, "int8": 3e-2, "int4": 0.145}
 OWN_BOUND = {"bf16": 6e-3, "int8": 2.5e-2, "int4": 2e-2}

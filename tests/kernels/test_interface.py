@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 
+import kt_moe
 import numpy as np
 import pytest
-from .helpers import Case, Matrices, dequantised, error, random_case, random_matrices, reference
 
-import kt_moe
+from .helpers import Case, Matrices, dequantised, error, random_case, random_matrices, reference
 
 
 @pytest.fixture

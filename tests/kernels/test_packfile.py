@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import kt_moe
 import numpy as np
 import pytest
-from .helpers import random_case, random_matrices
-
-import kt_moe
 from kt_moe import PackFileError
+
+from .helpers import random_case, random_matrices
 
 
 @pytest.fixture(params=["bf16", "int8", "int4"])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from kt_moe import packfile
 from kt_moe._native import core
 
-Array = Any  # a numpy array or a torch CPU tensor
-ActName = Literal["silu", "gelu"]
+Array: TypeAlias = Any  # a numpy array or a torch CPU tensor
+Floats: TypeAlias = npt.NDArray[np.float32]
+ActName: TypeAlias = Literal["silu", "gelu"]
 GROUPS = (32, 64, 128)
 
 
@@ -48,7 +50,7 @@ def _check_source(name: str, array: Array, dtype: str | None) -> None:
 
 
 class Experts:
-    """`out[t] = sum over k of weights[t, k] * down(act(gate x_t) * up x_t)` of expert `ids[t, k]`."""
+    """`out[t] = sum over k of weights[t, k] * down(act(gate x_t) * up x_t)`, expert `ids[t, k]`."""
 
     def __init__(
         self,
@@ -141,13 +143,18 @@ class Experts:
         """gate, up: [I, H]; down: [H, I]; uint16 holds bf16. ValueError for NaN or infinity."""
         self._packed.set_expert(expert, _plain(gate), _plain(up), _plain(down))
 
-    def dequantised(self, expert: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def copy_expert(self, source: int) -> None:
+        """Give every expert the weights of one: for measurements."""
+        self._packed.copy_expert(source)
+
+    def dequantised(self, expert: int) -> tuple[Floats, Floats, Floats]:
         """gate, up [I, H] and down [H, I] in float32, as the kernels see the stored values."""
         if not 0 <= expert < self.num_experts:
             raise IndexError(f"expert {expert} of {self.num_experts}")
         shape = (self.intermediate, self.hidden)
-        gate, up = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        down = np.empty(shape[::-1], np.float32)
+        gate: Floats = np.empty(shape, np.float32)
+        up: Floats = np.empty(shape, np.float32)
+        down: Floats = np.empty(shape[::-1], np.float32)
         self._packed.unpack(expert, gate, up, down)
         return gate, up, down
 
@@ -160,8 +167,8 @@ class Experts:
         mask: Array | None = None,
         out: Array | None = None,
     ) -> Array:
-        """x: [T, H] float32, float16 or bfloat16 (uint16 in numpy); ids: [T, K] int32 or int64, -1 for
-        none; weights: [T, K] float32; mask: [E] bool, True for experts that live elsewhere.
+        """x: [T, H] float32, float16 or bfloat16 (uint16 in numpy); ids: [T, K] int32 or int64, -1
+        for none; weights: [T, K] float32; mask: [E] bool, True for experts that live elsewhere.
         The result has x's type, dtype and shape."""
         x = _plain(x)
         out = self._output(x) if out is None else out

@@ -19,9 +19,12 @@ import struct
 import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 MAGIC = b"kt-moe-pack\0\0\0\0\0"
 VERSION = 1
@@ -71,10 +74,10 @@ def _encode(description: dict[str, Any]) -> bytes:
     return json.dumps(description, sort_keys=True).encode()
 
 
-def _digest(description: dict[str, Any], data: np.ndarray) -> str:
+def _digest(description: dict[str, Any], data: Bytes) -> str:
     state = hashlib.blake2b(_encode({**description, "digest": ""}), digest_size=32)
     for at in range(0, data.size, _HASH_STEP):
-        state.update(data[at : at + _HASH_STEP])
+        state.update(data[at : at + _HASH_STEP].data)
     return state.hexdigest()
 
 
@@ -82,7 +85,7 @@ def _data_at(header_bytes: int) -> int:
     return -(-(_PREFIX.size + header_bytes) // _ALIGN) * _ALIGN
 
 
-def write(path: Path, meta: Meta, data: np.ndarray) -> None:
+def write(path: Path, meta: Meta, data: Bytes) -> None:
     description = _describe(meta, data.size, "")
     description["digest"] = _digest(description, data)
     header = _encode(description)
@@ -129,9 +132,9 @@ def _meta(path: Path, description: dict[str, Any]) -> Meta:
             raise PackFileError(f"{path} has a damaged header: {name} is {value!r}")
     if values["group"] not in (32, 64, 128) or values["act"] not in ("silu", "gelu"):
         raise PackFileError(f"{path} has a damaged header: group or act")
-    if max(values["num_experts"], values["hidden"], values["intermediate"]) > 1 << 24:
+    if any(description[name] > 1 << 24 for name in ("num_experts", "hidden", "intermediate")):
         raise PackFileError(f"{path} has a damaged header: a dimension is too large")
-    return Meta(**values)  # type: ignore[arg-type]
+    return Meta(**values)
 
 
 def read(path: Path, *, verify: bool) -> Header:
@@ -150,7 +153,7 @@ def read(path: Path, *, verify: bool) -> Header:
     return Header(meta, data_at, file_bytes)
 
 
-def check_scales(meta: Meta, data: np.ndarray, layout: dict[str, int]) -> None:
+def check_scales(meta: Meta, data: Bytes, layout: dict[str, int]) -> None:
     """PackFileError when a scale is NaN or infinite. Scales lie at the end of each expert."""
     if meta.format == "bf16":
         return

@@ -80,6 +80,12 @@ class Experts {
     });
   }
 
+  void copy_expert(int e) {
+    if (e < 0 || e >= layout().shape.experts) throw nb::index_error("no such expert");
+    nb::gil_scoped_release released;
+    weights_->copy_expert(e);
+  }
+
   void unpack(int e, const nb::ndarray<float>& gate, const nb::ndarray<float>& up,
               const nb::ndarray<float>& down) const {
     const size_t h = size_t(layout().shape.hidden), i = size_t(layout().shape.intermediate);
@@ -199,6 +205,7 @@ NB_MODULE(_core, m) {
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
            "down"_a.noconvert())
+      .def("copy_expert", &Experts::copy_expert)
       .def("data", &Experts::data)
       .def("layout", &kt::layout_dict);
 }

@@ -92,6 +92,13 @@ void Weights::set_expert(int expert, Source gate, Source up, Source down, const 
                                 std::to_string(expert) + " hold NaN or infinity");
 }
 
+void Weights::copy_expert(int source) {
+  if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
+  for (int e = 0; e < layout_.shape.experts; ++e)
+    if (e != source)
+      std::memcpy(data_ + layout_.expert_bytes * size_t(e), expert(source), layout_.expert_bytes);
+}
+
 void Weights::unpack(int expert, float* gate, float* up, float* down) const {
   const Layout& l = layout_;
   const char* base = this->expert(expert);

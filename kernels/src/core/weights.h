@@ -39,6 +39,7 @@ class Weights {
 
   // Throws std::invalid_argument when a value is not finite. Uses the pool: hold a PoolLock.
   void set_expert(int expert, Source gate, Source up, Source down, const Kernels& kernels);
+  void copy_expert(int source);  // into all others
   // out: gate [I, H], up [I, H], down [H, I], as the kernels see the stored values.
   void unpack(int expert, float* gate, float* up, float* down) const;
 

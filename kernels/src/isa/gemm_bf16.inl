@@ -12,25 +12,21 @@ struct Bf16Body {
     const char* a = g.a + row * 64;
     const char* w = g.w + panel * g.w_stride;
     Vf acc[M][P];
-    for (int m = 0; m < M; ++m)
-      for (int p = 0; p < P; ++p) acc[m][p] = vf_zero();
+    unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = vf_zero(); });
     const size_t step = size_t(g.m) * 64, stride = g.w_stride;
-    for (int k = 0; k < g.k; k += kTileDepth, a += step, w += kTileDepth * 32) {
+    for (int k = 0; k < g.k; k += kTileDepth, a += step, w += kTileDepth * 32)
 #pragma GCC unroll 4
-      for (int j = 0; j < kTileDepth / 2; ++j) {
-        for (int half = 0; half < kHalves; ++half) {
+      for (int j = 0; j < kTileDepth / 2; ++j)
+        unroll<kHalves>(KT_EACH(half) {
           Vf line[P];
-          for (int p = 0; p < P; ++p) line[p] = bf16_half(w + p * stride + j * 64, half);
-          for (int m = 0; m < M; ++m) {
+          unroll<P>(KT_EACH(p) { line[p] = bf16_half(w + p * stride + j * 64, half); });
+          unroll<M>(KT_EACH(m) {
             const auto x = bf16_bcast(a + m * 64 + j * 2 * kActBytes, half);
-            for (int p = 0; p < P; ++p) acc[m][p] = bf16_dot(acc[m][p], line[p], x);
-          }
-        }
-      }
-    }
+            unroll<P>(KT_EACH(p) { acc[m][p] = bf16_dot(acc[m][p], line[p], x); });
+          });
+        });
     float* c = g.c + (row * g.panels + panel) * 16;
-    for (int m = 0; m < M; ++m)
-      for (int p = 0; p < P; ++p) vf_store(c + (m * g.panels + p) * 16, acc[m][p]);
+    unroll<M * P>(KT_EACH(i) { vf_store(c + (i / P * g.panels + i % P) * 16, acc[i / P][i % P]); });
   }
 };
 

@@ -9,14 +9,14 @@ struct WeightS8 {
   static KT_INLINE Vf scale(const char* s, int, int) { return vf_load(s); }
   template <int M, int P>
   static KT_INLINE void sum32(Dot::Acc (&acc)[M][P], const char* a, const char* w, size_t stride) {
-#pragma GCC unroll 8
+#pragma GCC unroll 2
     for (int j = 0; j < 8; ++j) {
       Line line[P];
-      for (int p = 0; p < P; ++p) line[p] = Dot::w(line_load(w + p * stride + j * 64));
-      for (int m = 0; m < M; ++m) {
+      unroll<P>(KT_EACH(p) { line[p] = Dot::w(line_load(w + p * stride + j * 64)); });
+      unroll<M>(KT_EACH(m) {
         const auto x = Dot::x(a + m * 64 + j * 4);
-        for (int p = 0; p < P; ++p) acc[m][p] = Dot::dot(acc[m][p], line[p], x);
-      }
+        unroll<P>(KT_EACH(p) { acc[m][p] = Dot::dot(acc[m][p], line[p], x); });
+      });
     }
   }
 };
@@ -29,20 +29,19 @@ struct WeightU4 {  // one line holds k..k+3 in the low nibbles and k+4..k+7 in t
   }
   template <int M, int P>
   static KT_INLINE void sum32(Dot::Acc (&acc)[M][P], const char* a, const char* w, size_t stride) {
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int j = 0; j < 4; ++j) {
-      Line low[P], high[P];
-      for (int p = 0; p < P; ++p) {
-        const Line line = line_load(w + p * stride + j * 64);
-        low[p] = line_low(line);
-        high[p] = line_high(line);
-      }
-      for (int m = 0; m < M; ++m) {
-        const auto x0 = Dot::x(a + m * 64 + j * 8);
-        for (int p = 0; p < P; ++p) acc[m][p] = Dot::dot(acc[m][p], low[p], x0);
-        const auto x1 = Dot::x(a + m * 64 + j * 8 + 4);
-        for (int p = 0; p < P; ++p) acc[m][p] = Dot::dot(acc[m][p], high[p], x1);
-      }
+      unroll<2>(KT_EACH(half) {
+        Line line[P];
+        unroll<P>(KT_EACH(p) {
+          const Line both = line_load(w + p * stride + j * 64);
+          line[p] = half ? line_high(both) : line_low(both);
+        });
+        unroll<M>(KT_EACH(m) {
+          const auto x = Dot::x(a + m * 64 + j * 8 + half * 4);
+          unroll<P>(KT_EACH(p) { acc[m][p] = Dot::dot(acc[m][p], line[p], x); });
+        });
+      });
     }
   }
 };
@@ -61,25 +60,23 @@ struct IntBody {
     const int32_t* sums = g.a_sum + row;
     const size_t step = size_t(g.m) * 64, stride = g.w_stride;
     Vf total[M][P];
-    for (int m = 0; m < M; ++m)
-      for (int p = 0; p < P; ++p) total[m][p] = vf_zero();
+    unroll<M * P>(KT_EACH(i) { total[i / P][i % P] = vf_zero(); });
     for (int k = 0; k < g.k; as += 16, sums += 16) {
       const int first = k, end = k + g.a_group;
       typename Dot::Acc acc[M][P];
-      for (int m = 0; m < M; ++m)
-        for (int p = 0; p < P; ++p) acc[m][p] = Dot::init(sums[m]);
+      unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = Dot::init(sums[i / P]); });
       for (; k < end; k += 32, w += W::kBytesPer32)
         W::template sum32<M, P>(acc, a + (k >> 6) * step + (k & 32), w, stride);
-      for (int p = 0; p < P; ++p) {
+      unroll<P>(KT_EACH(p) {
         const Vf s = W::scale(ws + p * g.w_scale_stride, first, g.w_group);
-        for (int m = 0; m < M; ++m)
+        unroll<M>(KT_EACH(m) {
           total[m][p] = vf_fma(vf_from_int(Dot::done(acc[m][p], sums[m])),
                                vf_mul(s, vf_set1(as[m])), total[m][p]);
-      }
+        });
+      });
     }
     float* c = g.c + (row * g.panels + panel) * 16;
-    for (int m = 0; m < M; ++m)
-      for (int p = 0; p < P; ++p) vf_store(c + (m * g.panels + p) * 16, total[m][p]);
+    unroll<M * P>(KT_EACH(i) { vf_store(c + (i / P * g.panels + i % P) * 16, total[i / P][i % P]); });
   }
 };
 

@@ -2,6 +2,7 @@
 // after vec_*.h.
 #include "abi.h"
 namespace kt {
+#include "unroll.inl"
 #include "blocks.inl"
 #include "rows.inl"
 #include "gemm_bf16.inl"

@@ -1,0 +1,157 @@
+"""Time the expert kernels against what this machine can do, in the same run.
+
+Weights rotate over more memory than four times the last-level cache, so decode reads from memory.
+Run with the built package on PYTHONPATH; `--help` lists the choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import kt_moe
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    experts: int
+    top_k: int
+    hidden: int
+    intermediate: int
+
+
+SHAPES = {
+    "A": Shape("A", 128, 8, 2048, 768),
+    "B": Shape("B", 64, 8, 7168, 2048),
+}
+BYTES_PER_WEIGHT = {"bf16": 2.0, "int8": 1.0, "int4": 0.5 + 2 / 32}
+PEAK = {"bf16": "bf16", "int8": "int8", "int4": "int8"}
+
+
+def cache_bytes() -> int:
+    sizes = [
+        p.read_text().strip() for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("*/size")
+    ]
+    units = {"K": 1 << 10, "M": 1 << 20}
+    return max((int(s[:-1]) * units[s[-1]] for s in sizes), default=64 << 20)
+
+
+def free_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+
+
+def make_layer(shape: Shape, fmt: str, rng: np.random.Generator) -> kt_moe.Experts:
+    """All experts hold the same values: packing is not what is timed."""
+    h, i = shape.hidden, shape.intermediate
+    layer = kt_moe.Experts(shape.experts, h, i, format=fmt, top_k=shape.top_k)
+    gate, up = (rng.standard_normal((i, h), np.float32) / h**0.5 for _ in range(2))
+    down = rng.standard_normal((h, i), np.float32) / i**0.5
+    layer.set_expert(0, gate, up, down)
+    layer.copy_expert(0)
+    return layer
+
+
+def make_layers(shape: Shape, fmt: str, memory: float) -> list[kt_moe.Experts]:
+    rng = np.random.default_rng(0)
+    size = BYTES_PER_WEIGHT[fmt] * 3 * shape.hidden * shape.intermediate * shape.experts
+    experts = min(shape.experts, max(shape.top_k, int(memory / size * shape.experts)))
+    shape = Shape(shape.name, experts, shape.top_k, shape.hidden, shape.intermediate)
+    first = make_layer(shape, fmt, rng)
+    count = max(1, -(-4 * cache_bytes() // first.nbytes))
+    return [first, *(make_layer(shape, fmt, rng) for _ in range(count - 1))]
+
+
+def routings(layer: kt_moe.Experts, tokens: int, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(tokens)
+    for _ in range(n):
+        picks = rng.random((tokens, layer.num_experts)).argpartition(layer.top_k, axis=1)
+        ids = np.ascontiguousarray(picks[:, : layer.top_k], np.int32)
+        yield ids, np.full(ids.shape, 1 / layer.top_k, np.float32)
+
+
+def median_ms(
+    layers: list[kt_moe.Experts], tokens: int, seconds: float
+) -> tuple[float, float, float]:
+    """Milliseconds, and the bytes and operations of one call."""
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal((tokens, layers[0].hidden), np.float32).view(np.uint32) >> 16).astype(
+        np.uint16
+    )
+    out = np.empty_like(x)
+    cases = list(routings(layers[0], tokens, 24 if tokens < 128 else 3))
+    touched = float(np.median([np.unique(ids).size for ids, _ in cases]))
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        ids, weights = cases[len(times) % len(cases)]
+        layer = layers[len(times) % len(layers)]
+        start = time.perf_counter()
+        layer.forward(x, ids, weights, out=out)
+        times.append(time.perf_counter() - start)
+    one = layers[0].nbytes / layers[0].num_experts
+    ops = 6.0 * tokens * layers[0].top_k * layers[0].hidden * layers[0].intermediate
+    return float(np.median(times[1:])) * 1e3, touched * one, ops
+
+
+def limits(threads: list[int]) -> tuple[dict[int, float], dict[tuple[str, int], float]]:
+    rates: dict[tuple[str, int], float] = {}
+    bandwidth: dict[int, float] = {}
+    for n in threads:
+        bandwidth[n] = kt_moe.limits.bandwidth(n)
+        parts = [f"read {bandwidth[n] / 1e9:.1f} GB/s"]
+        for kind in kt_moe.limits.KINDS:
+            rates[kind, n] = kt_moe.limits.peak(kind, n)
+            if rates[kind, n]:
+                parts.append(f"{kind} {rates[kind, n] / 1e12:.2f}")
+        print(f"limits, {n} threads: " + ", ".join(parts) + " Top/s", flush=True)
+    return bandwidth, rates
+
+
+def report(args: argparse.Namespace) -> None:
+    info = kt_moe.cpu_info()
+    print(f"variant {info['variant']}, {info['cores']} cores, cache {cache_bytes() >> 20} MiB")
+    threads = [int(n) for n in args.threads.split(",")] if args.threads else [info["cores"]]
+    bandwidth, rates = limits(threads)
+    print("shape fmt   T     thr        ms     GB/s  %read    TF/s  %peak")
+    for name in args.shapes.split(","):
+        for fmt in args.formats.split(","):
+            layers = make_layers(SHAPES[name], fmt, min(args.memory * 1e9, 0.7 * free_bytes()))
+            for tokens in (int(t) for t in args.tokens.split(",")):
+                for n in threads:
+                    kt_moe.set_threads(n)
+                    ms, size, ops = median_ms(layers, tokens, args.seconds)
+                    top = rates.get((f"amx-{PEAK[fmt]}", n), 0) or rates[PEAK[fmt], n]
+                    read, rate = size / ms * 1e3, ops / ms * 1e3
+                    print(
+                        f"{name}/{layers[0].num_experts:<4}{fmt:5} {tokens:<5} {n:<3} {ms:9.3f} "
+                        f"{read / 1e9:8.1f} {100 * read / bandwidth[n]:5.0f}% {rate / 1e12:7.3f} "
+                        f"{100 * rate / top:5.0f}%",
+                        flush=True,
+                    )
+            del layers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", default="A,B")
+    parser.add_argument("--formats", default="bf16,int8,int4")
+    parser.add_argument("--tokens", default="1,4,32,512,2048")
+    parser.add_argument("--threads", default="", help="comma-separated; default: all cores")
+    parser.add_argument("--memory", type=float, default=40, help="GB for one layer, at most")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per case")
+    parser.add_argument("--isa", default="")
+    parser.add_argument("--tile-from", type=int, default=0, help="tokens per expert to use tiles")
+    args = parser.parse_args()
+    kt_moe.use_isa(args.isa)
+    kt_moe.limits.set_tile_from(args.tile_from)
+    report(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+// Loops that are gone before the compiler assigns registers: an array indexed by a loop variable would
+// stay in memory and be stored in every round.
+
+namespace {
+
+template <int I>
+struct Index {
+  constexpr operator int() const { return I; }
+};
+
+template <int I, int N, class F>
+KT_INLINE void unroll_from(F& f) {
+  if constexpr (I < N) {
+    f(Index<I>{});
+    unroll_from<I + 1, N>(f);
+  }
+}
+
+template <int N, class F>
+KT_INLINE void unroll(F f) { unroll_from<0, N>(f); }
+
+#define KT_EACH(i) [&](auto i) __attribute__((always_inline))
+
+}  // namespace
