@@ -1,0 +1,13 @@
+"""Reads what there is of a model, on disk or elsewhere, into a `Model`.
+
+The demo model is made in `catalog.demo`.
+"""
+
+from __future__ import annotations
+
+from kt_cli.catalog.describe import from_config
+from kt_cli.catalog.find import find
+from kt_cli.catalog.local import read
+from kt_cli.catalog.presets import Preset, load_presets, preset_model
+
+__all__ = ["Preset", "find", "from_config", "load_presets", "preset_model", "read"]

@@ -15,6 +15,7 @@ from typing import Any
 
 from kt_cli.errors import KtError, NotFoundError, TransferError
 
+INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000
 """The limit of the safetensors library itself."""
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kt_cli.weights.floats import Array
-from kt_cli.weights.headers import TensorInfo
+from kt_cli.weights.headers import INDEX, TensorInfo
 
-INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 
 

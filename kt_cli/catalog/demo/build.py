@@ -10,20 +10,17 @@ from typing import Any
 
 from kt_cli.catalog.demo.dense import Dense
 from kt_cli.catalog.demo.fetch import GGUF_SHA256, REQUIREMENT
-from kt_cli.catalog.demo.layouts import LAYOUTS, Layout, LayoutName
+from kt_cli.catalog.demo.layouts import LAYOUTS, Layout
+from kt_cli.catalog.demo.manifest import LayoutName, write_manifest
 from kt_cli.catalog.demo.tokenizer import tokenizer_files
 from kt_cli.weights.floats import Bits
 from kt_cli.weights.gguf import GgufFile
 from kt_cli.weights.headers import TensorInfo
 from kt_cli.weights.writer import write_checkpoint
 
-RECIPE = 1
-"""Raised whenever the bytes that come out change."""
-MANIFEST = "kt-demo.json"
-
 
 def build(gguf: Path, folder: Path, layout: LayoutName, progress: Callable[[float], None]) -> None:
-    """The folder is whole only once `is_whole` says so; memory stays at a few layers."""
+    """The folder is whole only once its manifest says so; memory stays at a few layers."""
     dense, plan = Dense.of(GgufFile.open(gguf)), LAYOUTS[layout]
     tensors = _announce(dense, plan)
     total = sum(info.nbytes for info in tensors)
@@ -32,18 +29,7 @@ def build(gguf: Path, folder: Path, layout: LayoutName, progress: Callable[[floa
     )
     for name, content in _texts(dense, plan).items():
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=1), "utf-8")
-    _write_manifest(folder, layout)
-
-
-def is_whole(folder: Path, layout: LayoutName) -> bool:
-    """True for a finished folder of this recipe whose files still have their sizes."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    kind = (manifest.get("recipe"), manifest.get("layout"))
-    return kind == (RECIPE, layout) and bool(sizes == manifest["files"])
+    write_manifest(folder, layout, {"package": REQUIREMENT, "gguf_sha256": GGUF_SHA256})
 
 
 def _announce(dense: Dense, plan: Layout) -> list[TensorInfo]:
@@ -81,14 +67,3 @@ def _texts(dense: Dense, plan: Layout) -> dict[str, Any]:
         "generation_config.json": ids,
         **tokenizer_files(dense.gguf.metadata),
     }
-
-
-def _write_manifest(folder: Path, layout: LayoutName) -> None:
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    manifest = {
-        "recipe": RECIPE,
-        "layout": layout,
-        "source": {"package": REQUIREMENT, "gguf_sha256": GGUF_SHA256, "license": "Apache-2.0"},
-        "files": files,
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")

@@ -44,7 +44,7 @@ class Dense:
     def of(cls, gguf: GgufFile) -> Dense:
         data = gguf.metadata
         if data.get("general.architecture") != "llama" or "output.weight" in gguf.tensors:
-            raise KtError(f"{gguf.path} is no Llama model with tied embeddings")
+            raise KtError(f"{gguf.reader.path} is no Llama model with tied embeddings")
         attention = "llama.attention"
         return cls(
             gguf=gguf,

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from kt_cli.catalog.demo.dense import EMBEDDING, FINAL_NORM, Dense
+from kt_cli.catalog.demo.manifest import LayoutName
 from kt_cli.catalog.demo.recipe import Split, experts, router
 from kt_cli.weights.floats import Bits, Floats, float32_to_bf16
 
-LayoutName = Literal["mixtral", "qwen2_moe", "padded"]
 Named: TypeAlias = Iterator[tuple[str, Bits]]
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 NORMS = ("input_layernorm", "post_attention_layernorm")
 PADDED_HIDDEN = 1024
+SHARED_WIDTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _qwen2_moe_config(dense: Dense, split: Split) -> dict[str, Any]:
         **_base(dense),
         "intermediate_size": dense.intermediate,
         "moe_intermediate_size": width,
-        "shared_expert_intermediate_size": width,
+        "shared_expert_intermediate_size": SHARED_WIDTH,
         "num_experts": split.experts,
         "num_experts_per_tok": split.slices,
         "norm_topk_prob": True,
@@ -129,12 +130,11 @@ def _qwen2_moe_layer(dense: Dense, split: Split, index: int) -> Named:
     yield from _attention(layer)
     for name in ATTENTION[:3]:
         yield f"self_attn.{name}.bias", _zeros(len(layer[f"self_attn.{name}"]))
-    width = dense.intermediate // split.slices
     yield "mlp.gate.weight", router(layer, split, index)
     yield "mlp.shared_expert_gate.weight", _zeros(1, dense.hidden)
-    yield "mlp.shared_expert.gate_proj.weight", _zeros(width, dense.hidden)
-    yield "mlp.shared_expert.up_proj.weight", _zeros(width, dense.hidden)
-    yield "mlp.shared_expert.down_proj.weight", _zeros(dense.hidden, width)
+    yield "mlp.shared_expert.gate_proj.weight", _zeros(SHARED_WIDTH, dense.hidden)
+    yield "mlp.shared_expert.up_proj.weight", _zeros(SHARED_WIDTH, dense.hidden)
+    yield "mlp.shared_expert.down_proj.weight", _zeros(dense.hidden, SHARED_WIDTH)
     for number, expert in enumerate(experts(layer, split)):
         yield f"mlp.experts.{number}.gate_proj.weight", expert.gate
         yield f"mlp.experts.{number}.up_proj.weight", expert.up

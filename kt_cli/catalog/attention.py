@@ -1,0 +1,153 @@
+"""Attention geometry from a configuration: which layers keep what in the KV cache."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kt_cli.catalog.config import Config
+from kt_cli.core.model import Attention
+from kt_cli.errors import KtError
+
+FULL = frozenset({"full_attention", "indexed_attention", "minimax_m3_sparse", "attention"})
+WINDOW = frozenset({"sliding_attention", "chunked_attention"})
+LINEAR = frozenset({"linear_attention"})
+COMPRESSED = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
+"""DeepSeek-V4: tokens per compressed entry, where the configuration does not say."""
+
+
+def read_attention(config: Config) -> Attention:
+    kinds = layer_kinds(config)
+    if config.has("kv_lora_rank"):
+        return _latent(config, len(kinds))
+    if any(kind in COMPRESSED for kind in kinds):
+        return _compressed(config, kinds)
+    return _grouped(config, kinds)
+
+
+def layer_kinds(config: Config) -> list[str]:
+    """One kind per layer, from `layer_types` or from the older spellings of it."""
+    layers = config.number("num_hidden_layers")
+    given = list(config.items("layer_types", layers)[:layers]) or _older_spelling(config, layers)
+    unknown = [kind for kind in given if kind not in FULL | WINDOW | LINEAR | set(COMPRESSED)]
+    if unknown:
+        raise KtError(f"cannot read {config.where}", f"unknown kind of attention {unknown[0]!r}")
+    return given
+
+
+def _older_spelling(config: Config, layers: int) -> list[str]:
+    sparse = config.part("sparse_attention_config").get("sparse_attention_freq")
+    if sparse:
+        return ["minimax_m3_sparse" if on else "full_attention" for on in sparse[:layers]]
+    if config.has("compress_ratios"):
+        names = {0: "sliding_attention", **{ratio: kind for kind, ratio in COMPRESSED.items()}}
+        return [names.get(ratio, f"ratio {ratio}") for ratio in config.items("compress_ratios")][
+            :layers
+        ]
+    if config.has("full_attention_interval") or config.has("linear_num_value_heads"):
+        every = config.number("full_attention_interval", default=4)
+        return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
+    return _windows(config, layers)
+
+
+def _windows(config: Config, layers: int) -> list[str]:
+    if config.has("sliding_window_layout"):
+        layout = config.items("sliding_window_layout", layers)
+        return ["sliding_attention" if on else "full_attention" for on in layout[:layers]]
+    if config.has("attention_chunk_size"):
+        every = config.number("no_rope_layer_interval", default=4)
+        rope = config.items("no_rope_layers", layers) or [(i + 1) % every for i in range(layers)]
+        return ["chunked_attention" if on else "full_attention" for on in rope[:layers]]
+    if config.model_type == "gpt_oss":
+        return ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
+    windowed = config.flag("use_sliding_window", default=config.has("sliding_window"))
+    windowed = windowed and config.number("sliding_window", default=0) > 0
+    if windowed and config.has("max_window_layers"):
+        full = config.number("max_window_layers")
+        return ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
+    return ["sliding_attention" if windowed else "full_attention"] * layers
+
+
+def head_dim(config: Config) -> int:
+    if config.has("head_dim"):
+        return config.number("head_dim")
+    return config.number("hidden_size") // max(1, config.number("num_attention_heads"))
+
+
+def kv_heads(config: Config) -> int:
+    return config.number("num_key_value_heads", default=config.number("num_attention_heads"))
+
+
+def _grouped(config: Config, kinds: Sequence[str]) -> Attention:
+    count = Counter("window" if k in WINDOW else "linear" if k in LINEAR else "full" for k in kinds)
+    return Attention(
+        kind="gqa",
+        heads=config.number("num_attention_heads"),
+        kv_heads=kv_heads(config),
+        head_dim=head_dim(config),
+        v_head_dim=config.number("v_head_dim", default=head_dim(config)),
+        full_layers=count["full"],
+        window_layers=count["window"],
+        window=_window(config) if count["window"] else 0,
+        linear_layers=count["linear"],
+        linear_state_bytes=linear_state_bytes(config) if count["linear"] else 0,
+        index_head_dim=index_dim(config) if "minimax_m3_sparse" in kinds else 0,
+    )
+
+
+def _window(config: Config) -> int:
+    return config.number("sliding_window", "sliding_window_size", "attention_chunk_size")
+
+
+def index_dim(config: Config) -> int:
+    sparse = config.part("sparse_attention_config")
+    return config.number("index_head_dim", default=int(sparse.get("sparse_index_dim", 0)))
+
+
+def linear_state_bytes(config: Config) -> int:
+    """Gated delta rule (arXiv 2412.06464): a float32 state per value head, and the last inputs
+    of the short convolution in bf16."""
+    value_heads, value = (
+        config.number("linear_num_value_heads"),
+        config.number("linear_value_head_dim"),
+    )
+    key_heads, key = config.number("linear_num_key_heads"), config.number("linear_key_head_dim")
+    channels = 2 * key_heads * key + value_heads * value
+    return 4 * value_heads * key * value + 2 * channels * (
+        config.number("linear_conv_kernel_dim") - 1
+    )
+
+
+def _latent(config: Config, layers: int) -> Attention:
+    rope = config.number("qk_rope_head_dim")
+    return Attention(
+        kind="mla",
+        heads=config.number("num_attention_heads"),
+        kv_heads=kv_heads(config),
+        head_dim=config.number("qk_nope_head_dim") + rope,
+        v_head_dim=config.number("v_head_dim"),
+        full_layers=layers,
+        kv_lora_rank=config.number("kv_lora_rank"),
+        rope_dim=rope,
+        index_head_dim=config.number("index_head_dim", default=0),
+    )
+
+
+def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
+    """One head that is key and value at once: a window in every layer, and compressed entries."""
+    rates = config.part("compress_rates")
+    count = Counter(kind for kind in kinds if kind in COMPRESSED)
+    return Attention(
+        kind="gqa",
+        heads=config.number("num_attention_heads"),
+        kv_heads=config.number("num_key_value_heads", default=1),
+        head_dim=head_dim(config),
+        v_head_dim=0,
+        full_layers=0,
+        window_layers=len(kinds),
+        window=config.number("sliding_window", default=128),
+        index_head_dim=config.number("index_head_dim", default=0),
+        compressed_layers=tuple(
+            (layers, int(rates.get(kind, COMPRESSED[kind]))) for kind, layers in count.items()
+        ),
+    )

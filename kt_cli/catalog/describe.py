@@ -1,0 +1,146 @@
+"""A configuration, and the tensors that come with it or that it implies, become a `Model`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kt_cli.catalog.attention import read_attention
+from kt_cli.catalog.config import Config
+from kt_cli.catalog.experts import expert_layers, read_experts
+from kt_cli.catalog.families import FAMILIES, Family, family_name, family_of
+from kt_cli.catalog.held import expert_dtype, parameters_of, stored_quantization
+from kt_cli.catalog.inventory import inventory
+from kt_cli.catalog.naming import classify
+from kt_cli.catalog.quantization import (
+    Scheme,
+    expert_quantization,
+    model_dtype,
+    read_scheme,
+    stored_bytes,
+)
+from kt_cli.catalog.stock import Stock
+from kt_cli.catalog.verify import require_experts
+from kt_cli.core.model import Experts, Model, Quantization, TensorClass
+from kt_cli.errors import KtError
+from kt_cli.weights.headers import TensorInfo
+
+WIDTHS: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
+CLASSES: tuple[TensorClass, ...] = (
+    "attention", "dense_mlp", "shared_experts", "routed_experts", "router", "embedding",
+    "lm_head", "norm", "vision", "draft", "other",
+)  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """Bytes and parameters by class."""
+
+    bytes: Counter[TensorClass]
+    parameters: Counter[TensorClass]
+
+    def add(self, kind: TensorClass, nbytes: int, parameters: int) -> None:
+        self.bytes[kind] += nbytes
+        self.parameters[kind] += parameters
+
+
+def from_tensors(
+    values: Mapping[str, Any], tensors: Iterable[TensorInfo], name: str, where: str
+) -> Model:
+    """Exact bytes. Raises KtError when tensors and configuration do not agree."""
+    config = Config.of(values, where)
+    family = family_of(config) or Family(width=_generic_width(config))
+    experts, found = read_experts(config, family), list(tensors)
+    require_experts(found, experts, where)
+    quantization = stored_quantization(found, expert_quantization(read_scheme(config), config))
+    tally, strange = Tally(Counter(), Counter()), []
+    layers = config.number("num_hidden_layers")
+    for info in found:
+        kind = classify(info.name, layers)
+        if kind is None:
+            strange.append(info.name)
+        tally.add(kind or "other", info.nbytes, parameters_of(info, quantization))
+    quantization = quantization or Quantization(expert_dtype(found) or model_dtype(config))
+    notes = _strange(strange) + _unknown_family(config)
+    return _model(config, family, experts, tally, quantization, name, notes, exact=True)
+
+
+def from_config(values: Mapping[str, Any], name: str) -> Model:
+    """Bytes computed from a configuration. Raises KtError for a family that is not known."""
+    config = Config.of(values, f"the configuration of {name}")
+    family = family_of(config)
+    if family is None:
+        raise KtError(
+            f"cannot compute the size of {name}",
+            f"`model_type` {config.model_type!r} is none of {', '.join(sorted(FAMILIES))}",
+            "give the folder or repository of the model, whose tensors tell",
+        )
+    experts, scheme = read_experts(config, family), read_scheme(config)
+    routed = expert_quantization(scheme, config)
+    tally, width = Tally(Counter(), Counter()), WIDTHS.get(model_dtype(config), 2)
+    for stock in inventory(config, family, experts):
+        nbytes = stock.times * _stock_bytes(stock, scheme, routed, width)
+        tally.add(stock.kind, nbytes, stock.parameters)
+    quantization = routed or Quantization(model_dtype(config), 8 * width)
+    notes = ("the vision tower is not counted",) if config.part("vision_config") else ()
+    return _model(config, family, experts, tally, quantization, name, notes, exact=False)
+
+
+def _stock_bytes(
+    stock: Stock, scheme: Scheme | None, routed: Quantization | None, width: int
+) -> int:
+    if scheme and stock.matrix and scheme.applies(f"model.layers.0.{stock.name}"):
+        expert = routed and stock.name.startswith("mlp.experts")
+        return stored_bytes(stock.shape, routed if expert and routed else scheme.quantization)
+    values = stock.parameters // stock.times if stock.times else 0
+    return values * (stock.width or width)
+
+
+def _generic_width(config: Config) -> str:
+    return "moe_intermediate_size" if config.has("moe_intermediate_size") else "intermediate_size"
+
+
+def _unknown_family(config: Config) -> tuple[str, ...]:
+    if family_of(config):
+        return ()
+    return (f"`model_type` {config.model_type} is read by the general rules",)
+
+
+def _strange(names: list[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (f"{len(names)} tensors of no known class are counted as other, such as {names[0]}",)
+
+
+def _model(
+    config: Config,
+    family: Family,
+    experts: Experts | None,
+    tally: Tally,
+    quantization: Quantization,
+    name: str,
+    notes: tuple[str, ...],
+    exact: bool,
+) -> Model:
+    layers = config.number("num_hidden_layers")
+    dense = layers - (len(expert_layers(config)) if experts else 0)
+    return Model(
+        name=name,
+        architecture=config.architecture or family_name(config),
+        layers=layers,
+        hidden=config.number("hidden_size"),
+        vocab=config.number("vocab_size"),
+        context=config.number("max_position_embeddings", "max_sequence_length"),
+        dtype=model_dtype(config),
+        attention=read_attention(config),
+        bytes={kind: tally.bytes[kind] for kind in CLASSES if tally.bytes[kind]},
+        experts=experts,
+        quantization=quantization,
+        parameters={kind: tally.parameters[kind] for kind in CLASSES if tally.parameters[kind]},
+        exact=exact,
+        intermediate=config.number(family.dense, default=0) if dense else 0,
+        remote_code="auto_map" in config.outer,
+        notes=notes,
+    )

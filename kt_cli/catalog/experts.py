@@ -1,0 +1,69 @@
+"""Which layers have routed experts, how many and how wide: from a configuration."""
+
+from __future__ import annotations
+
+from kt_cli.catalog.config import Config
+from kt_cli.catalog.families import Family, family_name
+from kt_cli.core.model import Experts
+
+COUNT = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_primary_experts")
+LISTS = {"mlp_layer_types": ("sparse", "moe", "hash_moe"), "moe_layer_layout": (1,)}
+TOP_K = ("num_experts_per_tok", "moe_num_active_primary_experts", "num_experts_per_token")
+
+
+def read_experts(config: Config, family: Family) -> Experts | None:
+    """None for a dense model."""
+    if config.number(*COUNT, default=0) == 0:
+        return None
+    return Experts(
+        count=config.number(*COUNT),
+        top_k=config.number(*TOP_K),
+        hidden=config.number("hidden_size"),
+        intermediate=config.number(family.width),
+        layers=expert_layers(config),
+        shared=shared_experts(config, family),
+        activation=family.activation or config.text("hidden_act", default="silu"),
+    )
+
+
+def expert_layers(config: Config) -> tuple[int, ...]:
+    """From a list in the configuration, else by the family's rule."""
+    layers = range(config.number("num_hidden_layers"))
+    for key, sparse in LISTS.items():
+        listed = config.items(key, len(layers))
+        if listed:
+            return tuple(i for i in layers if listed[i] in sparse)
+    if config.has("moe_layers"):
+        return tuple(sorted(config.items("moe_layers")))
+    if config.has("interleave_moe_layer_step"):
+        step = config.number("interleave_moe_layer_step")
+        return tuple(layers[step - 1 :: step]) if step else ()
+    return tuple(i for i in layers if _has_experts(config, i))
+
+
+def _has_experts(config: Config, index: int) -> bool:
+    if index in config.items("mlp_only_layers"):
+        return False
+    if index < config.number("first_k_dense_replace", default=0):
+        return False
+    frequency = config.values.get("moe_layer_freq")
+    if isinstance(frequency, list):
+        return bool(config.items("moe_layer_freq", index + 1)[index])
+    if config.has("decoder_sparse_step"):
+        return (index + 1) % config.number("decoder_sparse_step") == 0
+    return index % (frequency or 1) == 0
+
+
+def shared_experts(config: Config, family: Family) -> int:
+    if family.shared == "count":
+        default = 1 if family_name(config) == "minimax_m3_vl" else 0
+        return config.number("n_shared_experts", default=default)
+    if family.shared == "width":
+        return 1 if config.number(family.shared_width, default=0) else 0
+    return 1 if family.shared == "one" else 0
+
+
+def shared_width(config: Config, family: Family) -> int:
+    """Width of all shared experts of a layer together."""
+    count = shared_experts(config, family)
+    return count * config.number(family.shared_width) if count else 0

@@ -1,0 +1,128 @@
+"""Models that are known without being here: `presets/models/*.yaml`, one file a family.
+
+The form of these files is told in `presets/models/README.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kt_cli.catalog.describe import from_config
+from kt_cli.core.hints import Hints, Variant
+from kt_cli.core.model import Model
+from kt_cli.core.serial import ShapeError, from_plain
+from kt_cli.errors import KtError
+
+# What a variant's config.json says beside the geometry, as far as sizes depend on it.
+VARIANT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "fp8": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    "fp8_channel": {"quant_method": "fp8"},
+    "mxfp4": {"quant_method": "mxfp4"},
+    "mxfp8": {"quant_method": "mxfp8"},
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128},
+    "nvfp4": {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    name: str
+    family: str
+    config: Mapping[str, Any]
+    source: str
+    aliases: tuple[str, ...] = ()
+    repos: Mapping[str, str] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
+    hints: Hints = field(default_factory=Hints)
+    notes: tuple[str, ...] = ()
+    ambiguous: Mapping[str, str] = field(default_factory=dict)
+    """Aliases that could mean another model, and a sentence on what they mean here."""
+
+    @property
+    def repo(self) -> str:
+        return self.repos.get("huggingface") or next(iter(self.repos.values()), "")
+
+    def variant(self, name: str) -> Variant | None:
+        """By its own name or by its repository."""
+        wanted = name.lower()
+        found = (v for v in self.variants if wanted in (v.name.lower(), v.repo.lower()))
+        return next(found, None)
+
+
+def presets_folder() -> Path:
+    """`kt_cli/presets` where installed, `presets` beside `kt_cli` in a source tree."""
+    package = Path(__file__).parents[1]
+    inside = package / "presets" / "models"
+    return inside if inside.is_dir() else package.parent / "presets" / "models"
+
+
+def load_presets(folder: Path | None = None) -> tuple[Preset, ...]:
+    """Raises KtError that names the file and the entry that is malformed."""
+    files = sorted((folder or presets_folder()).glob("*.yaml"))
+    found = tuple(preset for file in files for preset in _read(file))
+    _require_unique(found)
+    return found
+
+
+def preset_model(preset: Preset, variant: Variant | None = None) -> Model:
+    """Sizes computed from the geometry. Raises KtError for a variant whose size is not known."""
+    config, repo = dict(preset.config), preset.repo
+    if variant:
+        if variant.method not in VARIANT_CONFIGS:
+            raise KtError(
+                f"the size of {preset.name} as {variant.name} is not known",
+                f"it depends on the files of {variant.repo}",
+                f"download it with `kt model download {variant.repo}` and give its folder",
+            )
+        config["quantization_config"] = dict(VARIANT_CONFIGS[variant.method])
+        repo = variant.repo
+    name = f"{preset.name}-{variant.name}" if variant else preset.name
+    model = from_config(config, name)
+    return replace(model, repo=repo, notes=(*model.notes, *preset.notes))
+
+
+def _read(file: Path) -> Iterator[Preset]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+        entries = content["models"]
+        family = str(content.get("family", file.stem))
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise KtError(f"cannot read the presets in {file}", str(error)) from error
+    for entry in entries:
+        yield _preset(entry, family, file)
+
+
+def _preset(entry: Mapping[str, Any], family: str, file: Path) -> Preset:
+    hints = {"variants": entry.get("variants", ()), "notes": entry.get("notes", ())}
+    try:
+        known = from_plain(Hints, {**entry.get("hints", {}), **hints})
+        return Preset(
+            name=entry["name"],
+            family=family,
+            config=entry["config"],
+            source=entry["source"],
+            aliases=tuple(entry.get("aliases", ())),
+            repos=entry.get("repos", {}),
+            variants=known.variants,
+            hints=known,
+            notes=known.notes,
+            ambiguous=entry.get("ambiguous", {}),
+        )
+    except (KeyError, TypeError, ShapeError) as error:
+        name = entry.get("name", "an entry without a name")
+        raise KtError(f"cannot read the preset {name} in {file}", str(error)) from error
+
+
+def _require_unique(presets: Sequence[Preset]) -> None:
+    owner: dict[str, str] = {}
+    for preset in presets:
+        for name in {preset.name, *(alias.lower() for alias in preset.aliases)}:
+            if owner.setdefault(name, preset.name) != preset.name:
+                raise KtError(f"{name} names two presets", f"{owner[name]} and {preset.name}")
