@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
     "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
     "microbench": ("kt_cli.commands.microbench", "Expert kernels against the limits of this CPU"),
+    "top": ("kt_cli.commands.top", "Cores, memory, GPUs and servers, live"),
     "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
 }
 """Name → (module, one line of help). A module has `cli`: a command function or a Typer."""

@@ -1,0 +1,103 @@
+"""Measures this machine's limits and our kernels; runs as a process of its own.
+
+An illegal instruction, should there be one, ends this process and not `kt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import kt_moe
+import numpy as np
+
+from kt_cli.bench.micro_timing import Request, serve, timed
+
+
+def _measure(request: Request) -> Iterator[dict[str, Any]]:
+    if not kt_moe.available:
+        yield {"unavailable": kt_moe.why}
+        return
+    kt_moe.set_threads(request["threads"])
+    threads = kt_moe.threads()
+    yield {"cpu": dict(kt_moe.cpu_info()), "threads": threads}
+    yield _limits(threads, request["seconds"], request["cache"])
+    for group in request["groups"]:
+        yield from _group(group, threads, request["seconds"])
+
+
+def _limits(threads: int, seconds: float, cache: int) -> dict[str, Any]:
+    counts = sorted({1, threads} | {2**n for n in range(1, 12) if 2**n < threads})
+    size = max(1 << 30, 4 * cache)
+    read = {n: kt_moe.limits.bandwidth(n, size=size, seconds=seconds) / 1e9 for n in counts}
+    peaks = {k: kt_moe.limits.peak(k, threads) / 1e9 for k in kt_moe.limits.KINDS}
+    return {"read_gbs": read, "gops": {k: v for k, v in peaks.items() if v}}
+
+
+def _group(group: dict[str, Any], threads: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """All cases of one format and shape share their layers of experts."""
+    layers = [_experts(group) for _ in range(group["layers"])]
+    for case in group["cases"]:
+        run = _backward if case["backward"] else _forward
+        nbytes = layers[0].nbytes / group["experts"] * case["touched"]
+        times = timed(run(layers, case, group), seconds)
+        yield {"row": {"index": case["index"], "threads": threads, "nbytes": nbytes, **times}}
+
+
+def _experts(group: dict[str, Any]) -> kt_moe.Experts:
+    """Experts with the same random weights each, at places of their own in memory."""
+    hidden, intermediate = group["hidden"], group["intermediate"]
+    experts = kt_moe.Experts(
+        group["experts"], hidden, intermediate, format=group["format"], top_k=group["top_k"]
+    )
+    rng = np.random.default_rng(0)
+    up = rng.standard_normal((intermediate, hidden), dtype=np.float32) / np.float32(hidden**0.5)
+    experts.set_expert(0, up, up, np.ascontiguousarray(up.T))
+    experts.copy_expert(0)
+    return experts
+
+
+def _inputs(case: dict[str, Any], group: dict[str, Any]) -> tuple[Any, list[Any], Any]:
+    """x as bf16 bits, one array of ids per call, routing weights."""
+    tokens = case["tokens"]
+    values = np.random.default_rng(1).standard_normal((tokens, group["hidden"]), dtype=np.float32)
+    ids = [np.array(r, np.int32).reshape(tokens, -1) for r in case["routings"]]
+    weights = np.full(ids[0].shape, 1 / group["top_k"], np.float32)
+    return (values.view(np.uint32) >> 16).astype(np.uint16), ids, weights
+
+
+def _forward(
+    layers: list[kt_moe.Experts], case: dict[str, Any], group: dict[str, Any]
+) -> Callable[[int], None]:
+    x, ids, weights = _inputs(case, group)
+    out = np.empty_like(x)
+
+    def call(i: int) -> None:
+        turn, layer = divmod(i, len(layers))
+        layers[layer].forward(x, ids[turn % len(ids)], weights, out=out)
+
+    return call
+
+
+def _backward(
+    layers: list[kt_moe.Experts], case: dict[str, Any], group: dict[str, Any]
+) -> Callable[[int], None]:
+    import torch
+    from kt_moe.autograd import routed_experts
+
+    bits, ids, weights = _inputs(case, group)
+    x = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).requires_grad_()
+    routing = torch.from_numpy(weights)
+
+    def call(i: int) -> None:
+        turn, layer = divmod(i, len(layers))
+        chosen = torch.from_numpy(ids[turn % len(ids)])
+        out = routed_experts(x, chosen, routing, layers[layer])
+        x.grad = None
+        out.backward(torch.ones_like(out))
+
+    return call
+
+
+if __name__ == "__main__":
+    serve(_measure)

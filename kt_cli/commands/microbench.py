@@ -1,0 +1,127 @@
+"""`kt microbench`: this machine's limits, and how close the expert kernels come to them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from kt_cli.bench import micro
+from kt_cli.bench.micro import Case, Report
+from kt_cli.bench.micro_launch import Wanted, measure
+from kt_cli.bench.micro_machine import available_memory, facts, last_level_cache
+from kt_cli.bench.micro_report import HEADINGS, as_csv, as_data, cells, titles
+from kt_cli.commands.cli import Context, takes
+from kt_cli.errors import UsageError
+from kt_cli.options import opt, parse_ids
+from kt_cli.ui import table
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    unknown = [n for n in names if n not in micro.FORMATS]
+    if unknown or not names:
+        raise ValueError(f"{text!r} is not a list of {', '.join(micro.FORMATS)}")
+    return names
+
+
+def _tokens(text: str) -> tuple[int, ...]:
+    counts = parse_ids(text)
+    if not counts or min(counts) < 1:
+        raise ValueError(f"{text!r} is not a list of token counts such as 1,32,512")
+    return counts
+
+
+def _shape(text: str) -> str:
+    return micro.parse_shape(text).name
+
+
+@dataclass(frozen=True, slots=True)
+class MicrobenchOptions:
+    format: tuple[str, ...] | None = opt(
+        "--format", help="Weight formats, such as bf16,int8,int4", parse=_formats, metavar="LIST"
+    )
+    shape: str | None = opt(
+        "--shape",
+        help="qwen3-30b-a3b, deepseek-v3, or E,K,H,I: experts, per token, hidden, intermediate",
+        parse=_shape,
+        metavar="SHAPE",
+    )
+    tokens: tuple[int, ...] | None = opt(
+        "--tokens", help="Tokens per call, such as 1,32,512", parse=_tokens, metavar="LIST"
+    )
+    threads: int | None = opt("--threads", help="Threads; default: one per core", low=1, high=1024)
+    peer: str | None = opt(
+        "--peer", help="Measure another library side by side", choices=micro.PEERS
+    )
+    peer_python: str | None = opt(
+        "--peer-python", help="Python in whose environment the peer is installed", metavar="FILE"
+    )
+    backward: bool = opt("--backward", help="Also measure the backward pass", default=False)
+    seconds: float = opt(
+        "--seconds", help="Least time per measurement", default=0.5, low=0.01, high=60
+    )
+    csv: str | None = opt("--csv", help="Write the rows as CSV", metavar="FILE")
+    plot: str | None = opt(
+        "--plot", help="Write a roofline plot: .svg, or .png with matplotlib", metavar="FILE"
+    )
+
+
+@takes(MicrobenchOptions)
+def cli(options: MicrobenchOptions, ctx: Context) -> None:
+    """Measure the expert kernels against the limits of this machine."""
+    plot = _plot_path(options)
+    report = measure(_wanted(options), facts(), ctx.out.note)
+    if options.csv:
+        Path(options.csv).write_text(as_csv(report), encoding="utf-8")
+    if plot:
+        _write_plot(report, plot)
+    for skipped in report.skipped:
+        ctx.out.note(f"{skipped.engine} {skipped.format}: {skipped.why}")
+    shape = report.rows[0].shape
+    title = f"{shape.name}, {shape.experts} experts, {shape.top_k} per token"
+    ctx.out.result(
+        "microbench", as_data(report), *titles(report), table(HEADINGS, cells(report), title)
+    )
+
+
+def _wanted(options: MicrobenchOptions) -> Wanted:
+    wish = micro.parse_shape(options.shape or "qwen3-30b-a3b")
+    cache = last_level_cache()
+    shape = micro.fitted(wish, available_memory())
+    passes = (False, True) if options.backward else (False,)
+    cases = [
+        Case(format, shape, tokens, micro.layers_beyond_cache(shape, format, cache), backward)
+        for format in options.format or micro.FORMATS
+        for backward in passes
+        for tokens in options.tokens or micro.TOKENS
+    ]
+    return Wanted(
+        cases,
+        options.threads or 0,
+        options.seconds,
+        cache,
+        (options.peer,) if options.peer else (),
+        options.peer_python or sys.executable,
+    )
+
+
+def _plot_path(options: MicrobenchOptions) -> Path | None:
+    """Checked before anything is measured."""
+    if options.plot is None:
+        return None
+    path = Path(options.plot)
+    if path.suffix not in (".svg", ".png"):
+        raise UsageError(f"cannot plot to {path}", "its name ends neither with .svg nor .png")
+    return path
+
+
+def _write_plot(report: Report, path: Path) -> None:
+    if path.suffix == ".png":
+        from kt_cli.bench import roofline_png
+
+        roofline_png.write(report, path)
+        return
+    from kt_cli.bench import roofline
+
+    path.write_text(roofline.svg(report), encoding="utf-8")
