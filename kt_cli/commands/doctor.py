@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kt_cli.doctor.gather import gather
 from kt_cli.doctor.repair import Repaired, repair
 from kt_cli.errors import EnvironmentBroken
 from kt_cli.options import opt
-from kt_cli.probe import stack, toml
+from kt_cli.probe import bandwidth, stack, toml
 from kt_cli.ui.out import colours
 
 _COLOURS: dict[Severity, str] = {"error": "31", "warning": "33", "info": "36", "ok": "32"}
@@ -54,9 +54,12 @@ def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Findi
     environments = stack.environments(ctx.home)
     if not options.quick:
         ctx.out.note("looking at the machine and loading the engines it has …")
+    host = probe.Host()
     machine = probe.machine(home=ctx.home, deep=not options.quick, environments=environments)
+    if not options.quick:
+        machine = measured(machine, ctx, host)
     facts = gather(
-        probe.Host(),
+        host,
         machine,
         environments,
         ask_hub=online.ask if options.online else None,
@@ -65,12 +68,26 @@ def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Findi
     return machine, check(machine, facts)
 
 
+def measured(machine: Machine, ctx: Context, host: probe.Host) -> Machine:
+    """With bandwidth and peaks; measured once, then kept."""
+    kernels = machine.engine("kt_moe")
+    ready = kernels is not None and kernels.details.get("available") == "True"
+    if machine.measured.read_gbs or not ready:
+        return machine
+    cores, room = machine.cpu.physical_cores, machine.memory.available
+    found = bandwidth.measure(host, cores, room)
+    if found is None:
+        return machine
+    bandwidth.save(ctx.home / "cache", found)
+    return replace(machine, measured=found)
+
+
 def as_json(
     machine: Machine, findings: tuple[Finding, ...], repaired: tuple[Repaired, ...]
 ) -> dict[str, Any]:
     return {
         "broken": broken(findings),
-        "findings": to_plain(findings),
+        "findings": [{**to_plain(f), "safe": bool(f.repair)} for f in findings],
         "repaired": to_plain(repaired),
         "machine": to_plain(machine),
     }

@@ -20,6 +20,7 @@ def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
     for gpu in machine.gpus:
         yield _gpu(gpu, machine)
         yield from _link(gpu)
+        yield from _far(gpu, machine)
         yield from _occupied(gpu)
     yield from _cuda(machine)
     if not machine.gpus and not machine.problems:
@@ -31,13 +32,18 @@ def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
 
 
 def _unread(machine: Machine) -> Iterator[Finding]:
-    if machine.problems:
-        yield error(
-            "gpu-driver",
-            "; ".join(machine.problems),
-            why="the GPU stays unused: attention and prefill run on the CPU",
-            fix=_driver_fix(" ".join(machine.problems)),
-        )
+    if not machine.problems:
+        return
+    what = "; ".join(machine.problems)
+    # Engines run on NVIDIA's GPUs; another vendor's card that cannot be read breaks nothing.
+    needed = "nvidia" in what.lower()
+    yield Finding(
+        "gpu-driver",
+        "error" if needed else "info",
+        what,
+        why="the GPU stays unused: attention and prefill run on the CPU",
+        fix=_driver_fix(what),
+    )
 
 
 def _driver_fix(problem: str) -> str:
@@ -102,6 +108,18 @@ def _link(gpu: Gpu) -> Iterator[Finding]:
             what=f"GPU {gpu.index} could do PCIe {best}, its slot does {gen}",
             why=f"experts streamed to the GPU come at {0.5 ** (best - gen):.0%} of the card's best",
             fix="look in the firmware setup for a slot limited by hand",
+        )
+
+
+def _far(gpu: Gpu, machine: Machine) -> Iterator[Finding]:
+    workers = {node.id for node in machine.worker_nodes}
+    near = {node.id for node in machine.nodes if node.cpus}
+    if gpu.node in near - workers:
+        yield info(
+            f"gpu-far-{gpu.index}",
+            f"GPU {gpu.index} hangs at NUMA node {gpu.node}, whose cores this process may not use",
+            why="everything between experts and GPU crosses the link between the nodes",
+            fix="allow cores and memory of that node, or take a GPU of an allowed one",
         )
 
 

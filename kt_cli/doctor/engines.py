@@ -89,6 +89,14 @@ def _kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
             fix="install a C++ compiler, then `pip install --force-reinstall --no-deps kt-cli`",
         )
     variant = details.get("variant", "")
+    if engine.name == "kt_moe" and variant not in ("", "amx") and machine.cpu.has("amx_int8"):
+        yield warning(
+            "kernels-variant",
+            what=f"the CPU expert kernels use {variant} although the processor has AMX: "
+            f"{details.get('amx', '')}",
+            why="prefill is several times slower than with AMX",
+            fix="run `unset KT_ISA`, or update the kernel or the hypervisor that withholds AMX",
+        )
     if engine.name == "kt_kernel" and variant == "avx2" and machine.cpu.has("amx_int8"):
         yield warning(
             "kt-kernel-variant",
@@ -158,11 +166,16 @@ def _carriers(packages: Packages) -> Iterator[Finding]:
 
 
 def _pins(packages: Packages) -> Iterator[Finding]:
+    """The first of several packages that want the same speaks for all."""
+    said: set[tuple[str, str]] = set()
     for name in needs.PINNED:
         for wanted, version in packages.pins.get(name, {}).items():
             have = packages.versions.get(wanted)
             if have is None or same(version, have) or wanted in needs.CARRIERS:
                 continue
+            if (wanted, version) in said:
+                continue
+            said.add((wanted, version))
             hard = name == "sglang-kt" and wanted in needs.BINARY
             yield Finding(
                 f"pin-{name}-{wanted}",
@@ -177,7 +190,7 @@ def _pins(packages: Packages) -> Iterator[Finding]:
 
 
 def _replaced(packages: Packages) -> Iterator[Finding]:
-    for name, (good, instead) in needs.REPLACED.items():
+    for name, (good, steps) in needs.REPLACED.items():
         have = packages.versions.get(name)
         if have is None or (good and release(have) >= release(good)):
             continue
@@ -185,7 +198,7 @@ def _replaced(packages: Packages) -> Iterator[Finding]:
             f"old-{name}",
             f"{name} {have} is obsolete",
             why="its files overlap those of kt-kernel: the wrong ones may load, or none",
-            fix=f"run `{packages.python} -m pip uninstall {name}` and install {instead}",
+            fix="run " + ", then ".join(f"`{packages.python} -m pip {step}`" for step in steps),
         )
 
 

@@ -18,6 +18,7 @@ def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
     yield from _cores(machine)
     yield from _memory(machine)
     yield from _nodes(machine)
+    yield from _bandwidth(machine)
     yield from _channels(facts.dimms)
     yield from _speed(facts.dimms)
 
@@ -94,6 +95,17 @@ def _nodes(machine: Machine) -> Iterator[Finding]:
                 what=f"NUMA node {node.id} has {gb(node.memory)} and no CPUs (CXL or a device)",
                 why="it is slower than the CPUs' own memory, so no expert threads run for it",
             )
+
+
+def _bandwidth(machine: Machine) -> Iterator[Finding]:
+    read = machine.measured.read_gbs
+    if read:
+        threads = max(read, key=lambda count: read[count])
+        yield ok(
+            "bandwidth",
+            f"memory reads {read[threads]:.0f} GB/s with {threads} threads",
+            why="the ceiling of decode: a token reads its experts' weights once",
+        )
 
 
 def _channels(dimms: tuple[Dimm, ...]) -> Iterator[Finding]:

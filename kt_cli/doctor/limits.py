@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kt_cli.core.machine import Machine
 from kt_cli.core.units import gb
 from kt_cli.doctor.facts import Facts
-from kt_cli.doctor.finding import Finding, warning
+from kt_cli.doctor.finding import Finding, ok, warning
 
 MEMLOCK = 8 * 2**20
 """What current distributions grant; less stops pinned staging buffers."""
@@ -20,13 +20,16 @@ SELF_DRIVING = ("intel_pstate", "amd-pstate-epp")
 
 
 def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
-    yield from _memlock(facts)
-    yield from _files(facts)
-    yield from _shm(machine, facts)
-    yield from _hugepages(machine)
-    yield from _governor(machine, facts)
-    yield from _balancing(machine)
-    yield from _binding(machine, facts)
+    found = [
+        *_memlock(facts),
+        *_files(facts),
+        *_shm(machine, facts),
+        *_hugepages(machine),
+        *_governor(machine, facts),
+        *_balancing(machine),
+        *_binding(machine, facts),
+    ]
+    yield from found or [ok("limits", "no limit or kernel setting costs speed")]
 
 
 def _memlock(facts: Facts) -> Iterator[Finding]:
@@ -78,13 +81,13 @@ def _hugepages(machine: Machine) -> Iterator[Finding]:
 
 
 def _governor(machine: Machine, facts: Facts) -> Iterator[Finding]:
-    governor = machine.system.governor
-    if governor != "powersave" or facts.scaling_driver in SELF_DRIVING:
+    driver = facts.scaling_driver
+    if machine.system.governor != "powersave" or not driver or driver in SELF_DRIVING:
         return
     yield warning(
         "governor",
         "the CPU frequency governor is `powersave`",
-        why=f"with the driver `{facts.scaling_driver or 'unknown'}` cores stay at their lowest "
+        why=f"with the driver `{driver}` cores stay at their lowest "
         "clock, so prefill slows down with it",
         fix=f"run `echo performance | sudo tee {GOVERNORS}`",
         repair=("sh", "-c", f"echo performance | tee {GOVERNORS} > /dev/null"),

@@ -21,10 +21,11 @@ CAPABILITY_FP8 = (8, 9)
 # The five wheels that carry parts of SGLang's kernels; all of one release.
 CARRIERS = ("kt-kernel", "transformers-kt", "sglang-kt", "ktransformers", "accelerate-kt")
 
-# Distributions that others replaced: name → (first good version or "", what to have instead).
-REPLACED: Mapping[str, tuple[str, str]] = {
-    "ktransformers": ("0.5", "a release that only carries parts of kt-kernel and sglang-kt"),
-    "kt-kernel-cuda": ("", "`kt-kernel`, which holds the CUDA parts since"),
+# Distributions that others replaced: name → (first good version or "", arguments for pip).
+# ktransformers held everything before 0.5 and only carries parts since; kt-kernel has CUDA's parts.
+REPLACED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "ktransformers": ("0.5", ("install --upgrade ktransformers",)),
+    "kt-kernel-cuda": ("", ("uninstall kt-kernel-cuda", "install --force-reinstall kt-kernel")),
 }
 
 # Whose exact pins matter for loading.

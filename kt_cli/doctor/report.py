@@ -34,7 +34,7 @@ def summary(findings: Sequence[Finding]) -> str:
     if not said:
         return "nothing is wrong"
     safe = sum(bool(finding.repair) for finding in findings)
-    return said + (f"; `kt doctor --fix` mends {safe} of them" if safe else "")
+    return said + (f"; `kt doctor --fix` can mend {safe}" if safe else "")
 
 
 def _finding(finding: Finding, paint: Paint) -> list[str]:

@@ -26,7 +26,7 @@ def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
 
 def _room(disk: Disk) -> Finding:
     what = f"{disk.path}: {gb(disk.free)} of {gb(disk.total)} free"
-    fix = "free some, or put models elsewhere with `export HF_HOME=/other/disk`"
+    fix = f"free some, or use another disk: `export {_variable(disk)}=/other/disk`"
     if disk.free < FULL:
         why = "downloads, caches and logs fail: even the demo needs room"
         return error("disk-full", what, why, fix)
@@ -34,6 +34,11 @@ def _room(disk: Disk) -> Finding:
         why = "a 30B model in 4 bits takes about 20 GB, the largest ones 400 GB and more"
         return warning("disk-room", what, why, fix)
     return ok("disk-room", what)
+
+
+def _variable(disk: Disk) -> str:
+    """The hub's cache is the place that ends in `hub`."""
+    return "HF_HOME" if disk.path.endswith("/hub") else "KT_HOME"
 
 
 def _speed(disk: Disk, read_gbs: float | None) -> Iterator[Finding]:
@@ -45,7 +50,7 @@ def _speed(disk: Disk, read_gbs: float | None) -> Iterator[Finding]:
             "disk-speed",
             f"{disk.path} is {kind}{speed}",
             why=f"loading 100 GB of weights takes {minutes} at every start",
-            fix="keep models on an NVMe disk: `export HF_HOME=/fast/disk`",
+            fix=f"keep models on an NVMe disk: `export {_variable(disk)}=/fast/disk`",
         )
     elif read_gbs is not None:
         yield ok("disk-speed", f"{disk.path} reads {read_gbs:.1f} GB/s")

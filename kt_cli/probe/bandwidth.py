@@ -19,19 +19,19 @@ from kt_cli.probe.host import Host
 
 FILE = "measured.toml"
 
+# limits.bandwidth gives bytes/s, limits.peak operations/s, 0 for what the processor lacks.
 _SCRIPT = """
 import json, sys
 from kt_moe import limits
 counts = [int(n) for n in sys.argv[1].split(",")]
-read = {str(n): limits.bandwidth(n) for n in counts}
-gops = {}
-for kind in ("fp32", "bf16", "int8"):
-    try:
-        gops[kind] = limits.peak(kind, counts[-1])
-    except ValueError:
-        pass
+size = int(sys.argv[2])
+read = {str(n): limits.bandwidth(n, size=size) / 1e9 for n in counts}
+kinds = {"fp32": ["fma"], "bf16": ["bf16", "amx-bf16"], "int8": ["int8", "amx-int8"]}
+best = {name: max(limits.peak(kind, counts[-1]) for kind in of) for name, of in kinds.items()}
+gops = {name: peak / 1e9 for name, peak in best.items() if peak}
 print(json.dumps({"read_gbs": read, "gops": gops}))
 """
+BUFFER = 1 << 30
 
 
 def load(cache: Path) -> Measured | None:
@@ -50,17 +50,27 @@ def save(cache: Path, measured: Measured) -> None:
 
 
 def measure(
-    host: Host, cores: int, *, python: str = sys.executable, timeout: float = 60.0
+    host: Host,
+    cores: int,
+    available: int,
+    *,
+    python: str = sys.executable,
+    timeout: float = 60.0,
 ) -> Measured | None:
-    """Read bandwidth for a few thread counts and the peaks of all cores; None without kernels."""
+    """Read bandwidth for a few thread counts and the peaks of all cores; None without kernels.
+
+    `available` is the RAM that can be had, in bytes: the buffer read takes a quarter at most.
+    """
     counts = ",".join(str(n) for n in thread_counts(cores))
-    ran = host.run((python, "-c", _SCRIPT, counts), timeout)
+    size = min(BUFFER, available // 4)
+    ran = host.run((python, "-c", _SCRIPT, counts, str(size)), timeout)
     if ran.code:
         return None
     try:
         data = json.loads(ran.out.splitlines()[-1])
-        return from_plain(Measured, {**data, "date": date.today().isoformat()})
-    except (IndexError, ValueError, TypeError):
+        rounded = {kind: {k: round(v, 1) for k, v in data[kind].items()} for kind in data}
+        return from_plain(Measured, {**rounded, "date": date.today().isoformat()})
+    except (IndexError, ValueError, TypeError, AttributeError):
         return None
 
 

@@ -80,8 +80,9 @@ def sglang_details(_: Any) -> dict[str, str]:
 
 def kt_moe_details(kt_moe: Any) -> dict[str, str]:
     """Without a compiler the package is there and says why its kernels are not."""
-    names = ("available", "why", "isa")
-    return {name: str(getattr(kt_moe, name)) for name in names if hasattr(kt_moe, name)}
+    info = kt_moe.cpu_info()
+    found = {"available": str(kt_moe.available), "why": kt_moe.why, "variant": info["variant"]}
+    return {**{k: v for k, v in found.items() if v}, "amx": info["amx_reason"] or "usable"}
 
 
 DETAILS = {

@@ -250,11 +250,11 @@ def test_measurements_that_cannot_be_read_do_not_exist(tmp_path: Path) -> None:
 def test_measuring_asks_the_kernels(tmp_path: Path) -> None:
     answer = '{"read_gbs": {"1": 10.0, "2": 19.5}, "gops": {"fp32": 100.0}}\n'
     host = Host(root=tmp_path, run=lambda argv, timeout: Ran(0, "noise\n" + answer))
-    measured = bandwidth.measure(host, 2)
+    measured = bandwidth.measure(host, 2, 1 << 33)
     assert measured is not None
     assert (measured.read_gbs, measured.gops) == ({1: 10.0, 2: 19.5}, {"fp32": 100.0})
     gone = Host(root=tmp_path, run=lambda argv, timeout: Ran(1, "", "ModuleNotFoundError"))
-    assert bandwidth.measure(gone, 2) is None
+    assert bandwidth.measure(gone, 2, 1 << 33) is None
 
 
 def test_thread_counts_double_up_to_all_cores() -> None:

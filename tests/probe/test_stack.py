@@ -12,12 +12,19 @@ from kt_cli.core.machine import Engine
 from kt_cli.probe import stack
 from kt_cli.probe.host import Host, Ran, run_tool
 
+KT_MOE = """
+print("hello from a noisy import")
+__version__ = "0.1.0"
+available, why = True, ""
+def cpu_info():
+    return {"variant": "avx2", "amx_reason": "no AMX"}
+"""
 PACKAGES = {
     "torch-2.9.1": "__version__ = '2.9.1+cpu'\nclass version: cuda = None\nclass _C: pass\n",
     "transformers_kt-5.6.0.post6": "",
     "kt_kernel-0.7.2": "import os, signal\nos.kill(os.getpid(), signal.SIGILL)\n",
     "sglang_kt-0.7.2": "raise RuntimeError('dataclass field order\\nmore')\n",
-    "kt_cli-0.1.0": "print('hello from a noisy import')\n__version__ = '0.1.0'\navailable = True\n",
+    "kt_cli-0.1.0": KT_MOE,
     "colorama-0.4.6": "",
 }
 MODULES = {"transformers_kt": "transformers", "sglang_kt": "sglang", "kt_cli": "kt_moe"}
@@ -70,12 +77,14 @@ def test_the_deep_look_survives_what_the_packages_do(tmp_path: Path) -> None:
         "sglang": "RuntimeError: dataclass field order",
     }
     assert found["torch"].version == "2.9.1+cpu"
-    assert found["kt_moe"].details["available"] == "True"
+    assert found["kt_moe"].details == {
+        **{"distribution": "kt-cli", "available": "True", "variant": "avx2", "amx": "no AMX"}
+    }
     assert not any(stack.UNCHECKED in engine.details for engine in found.values())
 
 
 def test_an_import_that_hangs_is_a_finding(tmp_path: Path) -> None:
-    slow = {"torch-1": "import time\ntime.sleep(60)\n", "kt_cli-1": ""}
+    slow = {"torch-1": "import time\ntime.sleep(60)\n", "kt_cli-1": KT_MOE}
     found = by_name(stack.read(Host(), [environment(tmp_path, slow)], deep=True, timeout=1.5))
     assert {n: e.problem for n, e in found.items()} == {
         "torch": "import took too long",

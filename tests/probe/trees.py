@@ -7,7 +7,9 @@ A file is a row of sections:
     === sys/…/cpu{0-3}/topology/core_id       one file per number; {i}, {i//2} … count in the text
     === proc/cpuinfo * 0-3                    one file, the lines repeated per number
     === remove proc/driver/nvidia             takes away what an included machine has
-    === env, === nvml (JSON), === tool ARGV, === disks, === host, === engines (JSON)
+    === env, === nvml (JSON), === tool [EXIT CODE] ARGV, === disks, === host
+    === engines                               JSON: environments, their packages, how imports end
+    === dimms                                 slot | bank | MiB | rated MT/s | running MT/s
     === include two-socket                    start from another machine
 """
 
@@ -66,6 +68,8 @@ class Tree:
     def _run(self, argv: Sequence[str], timeout: float) -> Ran:
         if ran := self.tools.get(" ".join(argv)):
             return ran
+        if argv[-1].endswith("binding.py"):
+            return self.tools.get("bind memory", Ran(0, "ok\n"))
         for engine in self.engines:
             if argv[0] == engine["python"]:
                 return _inside(engine, argv)
@@ -195,12 +199,20 @@ def _put(tree: Tree, head: str, body: str) -> None:
         tree.nvml = json.loads(body)
     elif kind == "engines":
         tree.engines = json.loads(body)
+        _install(tree)
+    elif kind == "dimms":
+        for i, row in enumerate(body.splitlines()):
+            place = tree.root / f"sys/firmware/dmi/entries/17-{i}/raw"
+            place.parent.mkdir(parents=True)
+            place.write_bytes(dimm(*(field.strip() for field in row.split("|"))))
     elif kind == "tool":
         code, found = re.match(r"(?:\[(-?\d+)\] )?(.*)", rest).groups()
         tree.tools[found] = Ran(int(code or 0), body)
     elif kind == "disks":
         rows = (line.split() for line in body.splitlines())
         tree.disks = {place: (int(total), int(free)) for place, total, free in rows}
+        for place in tree.disks:
+            (tree.root / place.lstrip("/")).mkdir(parents=True, exist_ok=True)
     elif kind == "host":
         tree.facts |= dict(line.split(maxsplit=1) for line in body.splitlines())
     elif kind == "remove":
@@ -208,6 +220,32 @@ def _put(tree: Tree, head: str, body: str) -> None:
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     else:
         _file(tree.root, head, body)
+
+
+def _install(tree: Tree) -> None:
+    """An empty distribution for each package, with the requirements that are given."""
+    for environment in tree.engines:
+        for name, version in environment["packages"].items():
+            folder = f"{name.replace('-', '_')}-{version}.dist-info"
+            wants = environment.get("requires", {}).get(name, [])
+            lines = [f"Name: {name}", *(f"Requires-Dist: {want}" for want in wants)]
+            _write(
+                tree.root / environment["sites"][0].lstrip("/") / folder / "METADATA",
+                "\n".join(lines),
+            )
+
+
+def dimm(slot: str, bank: str, mib: str, rated: str, running: str) -> bytes:
+    """A memory device as SMBIOS 3.3 lays it out."""
+    size = int(mib)
+    body = bytearray(84)
+    body[0:2] = bytes([17, len(body)])
+    body[12:14] = (0x7FFF if size > 0x7FFE else size).to_bytes(2, "little")
+    body[16:18] = bytes([1, 2])
+    body[21:23] = int(rated).to_bytes(2, "little")
+    body[28:32] = size.to_bytes(4, "little")
+    body[32:34] = int(running).to_bytes(2, "little")
+    return bytes(body) + slot.encode() + b"\0" + bank.encode() + b"\0\0"
 
 
 def _file(root: Path, head: str, body: str) -> None:

@@ -1,0 +1,114 @@
+"""On each captured machine doctor names what is wrong, how bad it is, and the cure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kt_cli.doctor import Finding, broken, check, drawing, report
+from tests.doctor.captured import GOLDEN, facts_of, findings_of
+from tests.probe import trees
+
+# machine: the findings that are not ok or info, as (name, severity, a part of the cure)
+EXPECTED = {
+    "good-sglang": [],
+    "good-dimms": [],
+    "bad-no-driver": [("gpu-driver", "error", "install or reload the NVIDIA driver")],
+    "bad-sigill": [("engine-kt_kernel", "error", "export KT_KERNEL_CPU_VARIANT=avx2")],
+    "bad-kt-kernel": [("engine-kt_kernel", "error", "--force-reinstall kt-kernel")],
+    "bad-old-glibc": [
+        ("no-engine", "error", "pip install 'kt-cli[embedded]'"),
+        ("glibc-kt_kernel", "warning", "newer distribution"),
+        ("glibc-torch", "error", "newer distribution"),
+    ],
+    "bad-memlock": [
+        ("memlock", "warning", "/etc/security/limits.conf"),
+        ("open-files", "warning", "nofile"),
+    ],
+    "bad-wrong-torch": [
+        ("cuda-version", "error", "update the NVIDIA driver"),
+        ("sgl-kernel", "error", "ktransformers[sglang]"),
+        ("pin-sglang-kt-torch", "error", "pip install 'torch==2.9.1'"),
+    ],
+    "bad-old-packages": [
+        ("transformers-version", "error", "'transformers>=5.6,<5.24'"),
+        ("old-ktransformers", "warning", "install --upgrade ktransformers"),
+        ("old-kt-kernel-cuda", "warning", "uninstall kt-kernel-cuda"),
+    ],
+    "bad-shadowed": [("kt-shadowed", "warning", "`kt-cli`")],
+    "bad-dimms": [
+        ("memory-channels", "warning", "every channel"),
+        ("memory-speed", "warning", "XMP"),
+    ],
+    "bad-numa-balancing": [("numa-balancing", "warning", "sysctl -w kernel.numa_balancing=0")],
+    "bad-mbind": [("shm", "warning", "--shm-size"), ("memory-binding", "warning", "SYS_NICE")],
+    "bad-full-disk": [
+        ("disk-full", "error", "KT_HOME"),
+        ("disk-room", "warning", "HF_HOME"),
+        ("disk-speed", "warning", "NVMe"),
+    ],
+    "bad-turing": [("gpu-0", "error", "Ampere")],
+    "bad-carriers": [("carriers", "error", "'ktransformers[sglang]==0.7.2'")],
+    "bad-blackwell": [("torch-architecture", "error", "install a torch")],
+    "bad-amx-unused": [
+        ("kernels-variant", "warning", "KT_ISA"),
+        ("kt-kernel-variant", "warning", "unset KT_KERNEL_CPU_VARIANT"),
+    ],
+    "bad-slow-settings": [
+        ("huge-pages", "warning", "echo madvise"),
+        ("governor", "warning", "echo performance"),
+        ("pcie-width-0", "warning", "slot"),
+        ("torch-cpu", "warning", "torch==2.13.0"),
+        ("kernels", "warning", "C++ compiler"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_it_names_what_is_wrong_and_the_cure(name: str, tmp_path: Path) -> None:
+    findings = findings_of(name, tmp_path)
+    bad = [f for f in findings if f.severity in ("error", "warning")]
+    assert [(f.name, f.severity) for f in bad] == [(n, s) for n, s, _ in EXPECTED[name]]
+    for finding, (_, _, cure) in zip(bad, EXPECTED[name], strict=True):
+        assert cure in finding.fix
+        assert finding.why
+    assert broken(findings) == any(s == "error" for _, s, _ in EXPECTED[name])
+
+
+def test_every_broken_machine_is_expected_to_be() -> None:
+    assert {n for n in trees.names() if n.startswith(("bad-", "good-"))} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", trees.names())
+def test_the_report_is_the_golden_one(name: str, tmp_path: Path) -> None:
+    machine, facts = facts_of(name, tmp_path)
+    findings = check(machine, facts)
+    shown = [*drawing.draw(machine), *report.lines(findings), "", report.summary(findings)]
+    text = "\n".join([*shown, "exit 6" if broken(findings) else "exit 0", ""])
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("KT_UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def every_finding(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
+    return [f for n in trees.names() for f in findings_of(n, tmp_path_factory.mktemp(n))]
+
+
+def test_messages_follow_the_style(tmp_path_factory: pytest.TempPathFactory) -> None:
+    for finding in every_finding(tmp_path_factory):
+        for text in (finding.what, finding.why, finding.fix):
+            assert not text.endswith("."), text
+            assert text.count("`") % 2 == 0, text
+        assert finding.topic
+        if finding.severity in ("error", "warning"):
+            assert finding.why
+        if finding.severity == "error":
+            assert finding.fix
+
+
+def test_only_kernel_settings_are_mended_unattended(tmp_path_factory) -> None:
+    safe = {f.name for f in every_finding(tmp_path_factory) if f.repair}
+    assert safe == {"numa-balancing", "huge-pages", "governor"}
