@@ -1,0 +1,1 @@
+"""Conversations with a server that speaks the OpenAI API: client, session, rendering, storage."""
