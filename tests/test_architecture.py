@@ -20,6 +20,7 @@ ALLOWED = {
     "weights": {"core", "weights"},
     "catalog": {"core", "catalog", "weights"},
     "runtime": {"core", "runtime"},
+    "hub": {"core", "hub"},
     "embedded": {"core", "embedded", "weights"},
     "training": {"core", "training", "embedded", "weights"},
     "ui": {"core", "ui"},

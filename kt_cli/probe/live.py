@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from kt_cli.probe import nvidia
 from kt_cli.probe.host import Host
@@ -90,16 +91,18 @@ def _busy_gpus(host: Host) -> dict[str, float]:
     """UUID → share of the last moment in which a kernel ran; empty when the driver is silent."""
     try:
         nvml = host.nvml()
-        nvml.nvmlInit()
-    except Exception:  # ImportError, or the binding's own error, which needs the import
+    except ImportError:
         return {}
     try:
+        nvml.nvmlInit()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        pairs = (
-            (nvml.nvmlDeviceGetUUID(h), nvml.nvmlDeviceGetUtilizationRates(h)) for h in handles
-        )
-        return {str(uuid): rates.gpu / 100 for uuid, rates in pairs}
+        shares = {_uuid(nvml, h): nvml.nvmlDeviceGetUtilizationRates(h).gpu / 100 for h in handles}
+        nvml.nvmlShutdown()
     except nvml.NVMLError:
         return {}
-    finally:
-        nvml.nvmlShutdown()
+    return shares
+
+
+def _uuid(nvml: Any, handle: Any) -> str:
+    found = nvml.nvmlDeviceGetUUID(handle)
+    return found.decode() if isinstance(found, bytes) else str(found)

@@ -32,6 +32,9 @@ class Load:
     tokens_s: float | None = None
     """Generated tokens per second, over all requests."""
     generated: int | None = None
+    kv_used: int | None = None
+    """Tokens in the KV cache, and how many it can hold."""
+    kv_total: int | None = None
 
 
 class ReadyProbe(threading.Thread):
@@ -99,6 +102,8 @@ def read_load(text: str) -> Load:
         _whole(values, "kt_requests_waiting", "sglang:num_queue_reqs"),
         values.get("sglang:gen_throughput"),
         _whole(values, "kt_generated_tokens_total", "sglang:generation_tokens_total"),
+        _whole(values, "kt_kv_tokens_used", "sglang:num_used_tokens"),
+        _whole(values, "kt_kv_tokens", "sglang:max_total_num_tokens"),
     )
 
 
