@@ -26,6 +26,12 @@ class EmbeddedFacts:
     """Share of memory bandwidth reached, low and high."""
     prefill_efficiency: tuple[float, float]
     """Share of peak compute reached, low and high."""
+    reads: tuple[str, ...] = ("bf16", "fp16", "fp32")
+    """Quantisation of the checkpoints it loads."""
+    torch_only: Mapping[str, str] = field(default_factory=dict)
+    """Start of an architecture's name → why its experts run on torch's operator."""
+    activations: tuple[str, ...] = ("silu", "gelu")
+    """Of experts, in our kernels."""
     gpu_context_bytes: int = 0
     typical: int = 0
     """Tokens of context that speed is predicted at."""

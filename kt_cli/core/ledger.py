@@ -29,11 +29,11 @@ def parameters_of(model: Model, classes: Sequence[TensorClass]) -> int:
 
 
 def computed_items(model: Model, width: float, dtype: str) -> list[Item]:
-    """Non-expert weights held in the compute type."""
+    """Non-expert weights of the language model, held in the compute type."""
     items = []
     for name, classes in GROUPS.items():
         count = parameters_of(model, classes)
-        if count:
+        if count and name not in ("vision", "draft"):
             items.append(Item(name, int(count * width), f"{params(count)} × {width:g} B ({dtype})"))
     return items
 

@@ -20,7 +20,7 @@ from kt_cli.core.ledger import (
 )
 from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.model import Model, TensorClass
-from kt_cli.core.plan import Decision, Item, Plan, Pool, Problem, Speed
+from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Speed
 from kt_cli.core.speed import Work, active_parameters, cpu_speed
 from kt_cli.core.units import DTYPE_BYTES, gb, round_down, tokens
 from kt_cli.core.wishes import Wishes
@@ -143,10 +143,10 @@ def _decide(case: Case) -> tuple[Choice, tuple[Decision, ...]]:
     compute = _compute(case)
     value = {d.name: d.value for d in compute}
     draft = Choice(
-        dtype=value["dtype"],
+        dtype=value["compute_dtype"],
         kv_dtype=value["kv_cache_dtype"],
         method=value["kt_method"],
-        backend=value["experts_backend"],
+        backend=value["compute_backend"],
         device=value["device"],
         context=0,
         requests=0,
@@ -157,29 +157,47 @@ def _decide(case: Case) -> tuple[Choice, tuple[Decision, ...]]:
 
 
 def _compute(case: Case) -> tuple[Decision, ...]:
-    machine, wishes, facts = case.machine, case.wishes, case.facts
-    cpu = machine.cpu
-    allowed = cpu.physical_cores
+    """`dtype` and `experts_backend` stay `auto` for the engine unless asked for: it looks at the
+    machine and at every layer itself, by the same rules."""
+    machine, wishes = case.machine, case.wishes
+    allowed = machine.cpu.physical_cores
     why = f"physical cores this process may use{_narrowed(machine)}; hyper-threads would slow it"
-    dtype = wishes.settle("dtype", "dtype", *_dtype(machine))
-    kv_why = "the compute type of attention"
-    kernels = machine.engine("kt_moe")
-    ready = kernels is not None and not kernels.problem
-    reason = "our CPU kernels are here" if ready else "our CPU kernels are not here"
-    backend = wishes.settle(
-        "experts_backend", "experts_backend", "kt_moe" if ready else "torch", reason
-    )
-    method = wishes.settle("kt_method", "kt_method", *_method(facts, backend.value, dtype.value))
+    device = wishes.settle("device", "device", "cpu", "the embedded engine computes on the CPU")
+    dtype, dtype_why = _dtype(machine, device.value)
+    dtype = wishes.get("dtype") or dtype
+    backend, backend_why = _backend(case, dtype)
+    method, method_why = _method(case.facts, backend, dtype)
     rules = wishes.settle("rules", "rules", None, "the rules shipped for this kind of model")
+    kv_why = "the compute type of attention"
     return (
         wishes.settle("cpu_threads", "cpu_threads", allowed, why),
-        wishes.settle("device", "device", "cpu", "the embedded engine computes on the CPU"),
-        dtype,
-        wishes.settle("kv_cache_dtype", "kv_cache_dtype", dtype.value, kv_why),
-        backend,
-        method,
+        device,
+        wishes.settle("dtype", "dtype", "auto", f"{dtype}: {dtype_why}"),
+        Decision("compute_dtype", dtype, dtype_why),
+        wishes.settle("kv_cache_dtype", "kv_cache_dtype", dtype, kv_why),
+        wishes.settle("experts_backend", "experts_backend", "auto", f"{backend}: {backend_why}"),
+        Decision("compute_backend", backend, backend_why),
+        wishes.settle("kt_method", "kt_method", method, method_why),
         rules,
     )
+
+
+def _backend(case: Case, dtype: str) -> tuple[str, str]:
+    """What the engine's `auto` takes, or what was asked for."""
+    model, asked = case.model, case.wishes.get("experts_backend")
+    if asked:
+        return asked, "asked for"
+    kernels = case.machine.engine("kt_moe")
+    strange = next((n for n in case.facts.torch_only if model.architecture.startswith(n)), "")
+    if strange:
+        return "torch", case.facts.torch_only[strange]
+    if model.experts and model.experts.activation not in case.facts.activations:
+        return "torch", f"our kernels have no {model.experts.activation}"
+    if kernels is None or kernels.problem:
+        return "torch", "our CPU kernels are not here"
+    if dtype == "fp32" and case.wishes.get("dtype"):
+        return "torch", "our kernels keep no fp32 weights"
+    return "kt_moe", "our CPU kernels"
 
 
 def _narrowed(machine: Machine) -> str:
@@ -189,8 +207,10 @@ def _narrowed(machine: Machine) -> str:
     return f" ({cpu.why or 'of ' + str(cpu.total_cores)})"
 
 
-def _dtype(machine: Machine) -> tuple[str, str]:
+def _dtype(machine: Machine, device: str) -> tuple[str, str]:
     cpu = machine.cpu
+    if device.startswith("cuda"):
+        return "bf16", "the GPU multiplies bf16 at full rate"
     if cpu.has("avx512_bf16") or cpu.has("amx_bf16"):
         return "bf16", "this CPU multiplies bf16 in hardware"
     return "fp32", "this CPU has no bf16 arithmetic (AVX512-BF16 or AMX); bf16 would be far slower"
@@ -199,7 +219,7 @@ def _dtype(machine: Machine) -> tuple[str, str]:
 def _method(facts: EmbeddedFacts, backend: str, dtype: str) -> tuple[str, str]:
     if backend == "torch":
         return dtype.upper(), "torch's operator computes experts in the compute type"
-    return next(iter(facts.methods)), "as exact as the checkpoint; smaller formats on request"
+    return next(iter(facts.methods)), "as exact as the checkpoint"
 
 
 def _sizes(case: Case, draft: Choice) -> tuple[Choice, tuple[Decision, ...]]:
@@ -243,6 +263,11 @@ def _room(case: Case, choice: Choice) -> int:
 
 
 def _impossible(case: Case, choice: Choice) -> Iterator[Problem]:
+    stored = case.model.quantization.method
+    if stored not in case.facts.reads:
+        fix = Fix("a BF16 checkpoint of the model", "runs", "")
+        why = f"the embedded engine reads {', '.join(case.facts.reads)} weights only"
+        yield Problem(f"{case.model.name} is stored as {stored}", why, fixes=(fix,))
     if choice.device != "cpu" and case.gpu(choice.device) is None:
         have = ", ".join(f"cuda:{g.index}" for g in case.machine.gpus) or "no GPU"
         yield Problem(f"device {choice.device} is not there", f"this machine has {have}")

@@ -117,5 +117,5 @@ def _disk(
 
 
 def _notes(model: Model, hints: Hints) -> Iterator[Problem]:
-    for note in (*model.notes, *hints.notes):
+    for note in dict.fromkeys((*model.notes, *hints.notes)):
         yield Problem(note, "", "info")

@@ -69,12 +69,29 @@ def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
     """Title, a bar and a legend for each pool, speed, problems with their ways out."""
     chosen = look or style()
     lines: list[RenderableType] = [chosen.text(_title(plan)), ""]
-    for pool in plan.pools:
-        lines += _pool(pool, chosen)
+    for pool, count in folded(plan.pools):
+        lines += _pool(pool, chosen, count)
     lines += [chosen.text(line) for line in (*speed_lines(plan), *_summary(plan))]
     for problem in plan.problems:
         lines += [chosen.text(line) for line in problem_lines(problem)]
     return lines
+
+
+def folded(pools: Sequence[Pool]) -> list[tuple[Pool, int]]:
+    """Pools that differ by less than two hundredths stand as one, with their number."""
+    groups: list[tuple[Pool, int]] = []
+    for pool in pools:
+        if groups and _alike(groups[-1][0], pool):
+            groups[-1] = (groups[-1][0], groups[-1][1] + 1)
+        else:
+            groups.append((pool, 1))
+    return groups
+
+
+def _alike(first: Pool, other: Pool) -> bool:
+    same = first.capacity == other.capacity and first.free == other.free
+    kind = first.name.rstrip("0123456789") == other.name.rstrip("0123456789")
+    return kind and same and abs(first.used - other.used) < first.capacity / 50
 
 
 def reasons(plan: Plan) -> list[RenderableType]:
@@ -132,7 +149,7 @@ def _summary(plan: Plan) -> list[str]:
         parts.append(f"context {tokens(context)}")
     if requests:
         parts.append(f"{requests} requests at once")
-    for name in ("kt_method", "dtype", "cpu_threads", "gpu_experts", "tp"):
+    for name in ("kt_method", "compute_dtype", "cpu_threads", "gpu_experts", "tp"):
         value = plan.value(name)
         if value is not None:
             parts.append(f"{name.replace('_', ' ')} {value}")
@@ -144,9 +161,10 @@ def _row(decision: Decision, look: Style) -> tuple[str, str, str, str]:
     return decision.name, value, look.text(decision.why), decision.source
 
 
-def _pool(pool: Pool, look: Style) -> list[RenderableType]:
+def _pool(pool: Pool, look: Style, count: int = 1) -> list[RenderableType]:
     sizes = _kinds(pool)
-    head = f"{pool.name:<6}{gb(pool.capacity):>9} "
+    name = pool.name if count == 1 else f"{count}×{pool.name.rstrip('0123456789')}"
+    head = f"{look.text(name):<6}{gb(pool.capacity):>9} "
     edge = ("▕", "▏") if look.unicode else ("|", "|")
     full = f"{edge[0]}{_bar(pool, sizes, look)}{edge[1]}"
     state = f" {gb(pool.left)} free" if pool.left >= 0 else f" {gb(-pool.left)} too much"
@@ -200,10 +218,19 @@ def _coloured(line: str) -> RenderableType:
 
 
 def _wrapped(parts: Sequence[str], indent: str) -> list[str]:
+    """Two spaces between parts; a part that is too long breaks at its commas."""
     lines: list[str] = []
     for part in parts:
-        if lines and len(lines[-1]) + len(part) + 2 <= WIDTH:
-            lines[-1] += "  " + part
-        else:
-            lines.append(indent + part)
+        for piece, gap in _pieces(part, WIDTH - len(indent)):
+            if lines and len(lines[-1]) + len(gap) + len(piece) <= WIDTH:
+                lines[-1] += gap + piece
+            else:
+                lines.append(indent + piece)
     return lines
+
+
+def _pieces(part: str, room: int) -> list[tuple[str, str]]:
+    if len(part) <= room:
+        return [(part, "  ")]
+    first, *rest = part.split(", ")
+    return [(first + ",", "  "), *((r + ",", " ") for r in rest[:-1]), (rest[-1], " ")]

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from kt_cli.core.machine import Engine
+from kt_cli.core.model import Quantization
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Facts, Origins, plan_run
 from kt_cli.core.units import GIB
@@ -23,14 +27,14 @@ def item(made: Plan, name: str) -> int:
 
 def test_weights_are_parameters_times_the_compute_type() -> None:
     made = plan()
-    assert made.value("dtype") == "fp32"
+    assert made.value("compute_dtype") == "fp32"
     assert item(made, "experts") == 30 * 8 * 3 * 576 * 768 * 4
     assert item(made, "attention") == 30 * (2 * 576 * 576 + 2 * 576 * 192) * 4
 
 
 def test_a_cpu_with_bf16_arithmetic_halves_the_weights() -> None:
     made = plan(isa=AMX)
-    assert made.value("dtype") == "bf16"
+    assert made.value("compute_dtype") == "bf16"
     assert item(made, "experts") == 30 * 8 * 3 * 576 * 768 * 2
 
 
@@ -107,3 +111,23 @@ def test_speed_is_a_range_below_the_roofline() -> None:
     assert made.speed.decode is not None
     active = 30 * 2 * 3 * 576 * 768 * 4
     assert 0 < made.speed.decode.low < made.speed.decode.high < 46e9 / active
+
+
+def test_the_engine_decides_the_type_itself_unless_it_is_asked_for() -> None:
+    assert plan().value("dtype") == "auto"
+    asked = plan(RunOptions(model="small", dtype="bf16"))
+    assert (asked.value("dtype"), asked.decision("dtype").source) == ("bf16", "flag")
+
+
+def test_our_kernels_hold_experts_in_bf16_where_the_rest_is_fp32() -> None:
+    hardware = replace(machine(), engines=(Engine("kt_moe", "0.1"),))
+    made = plan_run(hardware, small_model(), RunOptions(model="small"), FACTS)
+    assert item(made, "experts") == 30 * 8 * 3 * 576 * 768 * 2
+    exact = plan_run(hardware, small_model(), RunOptions(model="small", dtype="fp32"), FACTS)
+    assert item(exact, "experts") == 30 * 8 * 3 * 576 * 768 * 4
+
+
+def test_a_quantised_checkpoint_is_refused() -> None:
+    model = replace(small_model(), quantization=Quantization("fp8", 8, 128))
+    made = plan_run(machine(), model, RunOptions(model="small"), FACTS)
+    assert "stored as fp8" in made.problems[0].what
