@@ -29,6 +29,7 @@ class DoctorOptions:
     fix: bool = opt("--fix", help="Carry out the safe fixes, after asking", default=False)
     quick: bool = opt("--quick", help="Neither load engines nor time disks", default=False)
     online: bool = opt("--online", help="Ask the model hub and its clock too", default=False)
+    measure: bool = opt("--measure", help="Measure bandwidth and peaks anew", default=False)
     save: str | None = opt("--save", help="Write this machine to a TOML file", metavar="FILE")
 
 
@@ -56,8 +57,8 @@ def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Findi
         ctx.out.note("looking at the machine and loading the engines it has …")
     host = probe.Host()
     machine = probe.machine(home=ctx.home, deep=not options.quick, environments=environments)
-    if not options.quick:
-        machine = measured(machine, ctx, host)
+    if options.measure or not options.quick:
+        machine = measured(machine, ctx, host, options.measure)
     facts = gather(
         host,
         machine,
@@ -68,13 +69,16 @@ def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Findi
     return machine, check(machine, facts)
 
 
-def measured(machine: Machine, ctx: Context, host: probe.Host) -> Machine:
-    """With bandwidth and peaks; measured once, then kept."""
+def measured(machine: Machine, ctx: Context, host: probe.Host, force: bool) -> Machine:
+    """With bandwidth and peaks; measured once on an idle machine, then kept."""
     kernels = machine.engine("kt_moe")
-    ready = kernels is not None and kernels.details.get("available") == "True"
-    if machine.measured.read_gbs or not ready:
-        return machine
+    ready = kernels is not None and kernels.details.get("available", "True") == "True"
     cores, room = machine.cpu.physical_cores, machine.memory.available
+    if not ready or (machine.measured.read_gbs and not force):
+        return machine
+    if bandwidth.busy(host, cores) and not force:
+        ctx.out.hint("this machine is busy, `kt doctor --measure` measures it all the same")
+        return machine
     found = bandwidth.measure(host, cores, room)
     if found is None:
         return machine

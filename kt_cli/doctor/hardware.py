@@ -103,7 +103,7 @@ def _bandwidth(machine: Machine) -> Iterator[Finding]:
         threads = max(read, key=lambda count: read[count])
         yield ok(
             "bandwidth",
-            f"memory reads {read[threads]:.0f} GB/s with {threads} threads",
+            f"memory reads {read[threads]:.0f} GB/s with {threads} thread{'s' * (threads > 1)}",
             why="the ceiling of decode: a token reads its experts' weights once",
         )
 

@@ -25,10 +25,12 @@ import json, sys
 from kt_moe import limits
 counts = [int(n) for n in sys.argv[1].split(",")]
 size = int(sys.argv[2])
-read = {str(n): limits.bandwidth(n, size=size) / 1e9 for n in counts}
+def best(n):
+    return max(limits.bandwidth(n, size=size, seconds=0.3) for _ in range(2))
+read = {str(n): best(n) / 1e9 for n in counts}
 kinds = {"fp32": ["fma"], "bf16": ["bf16", "amx-bf16"], "int8": ["int8", "amx-int8"]}
-best = {name: max(limits.peak(kind, counts[-1]) for kind in of) for name, of in kinds.items()}
-gops = {name: peak / 1e9 for name, peak in best.items() if peak}
+peaks = {name: max(limits.peak(kind, counts[-1]) for kind in of) for name, of in kinds.items()}
+gops = {name: peak / 1e9 for name, peak in peaks.items() if peak}
 print(json.dumps({"read_gbs": read, "gops": gops}))
 """
 BUFFER = 1 << 30
@@ -72,6 +74,15 @@ def measure(
         return from_plain(Measured, {**rounded, "date": date.today().isoformat()})
     except (IndexError, ValueError, TypeError, AttributeError):
         return None
+
+
+def busy(host: Host, cores: int) -> bool:
+    """Whether other work would spoil a measurement: more than a quarter of the cores are taken."""
+    try:
+        load = float(host.text("/proc/loadavg").split()[0])
+    except (ValueError, IndexError):
+        return False
+    return load > cores / 4
 
 
 def thread_counts(cores: int) -> Sequence[int]:

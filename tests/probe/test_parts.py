@@ -257,6 +257,13 @@ def test_measuring_asks_the_kernels(tmp_path: Path) -> None:
     assert bandwidth.measure(gone, 2, 1 << 33) is None
 
 
+def test_a_busy_machine_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    for load, busy in {"3.9 1 1": False, "4.1 1 1": True, "": False}.items():
+        (tmp_path / "proc" / "loadavg").write_text(load)
+        assert bandwidth.busy(Host(root=tmp_path), 16) is busy
+
+
 def test_thread_counts_double_up_to_all_cores() -> None:
     assert [bandwidth.thread_counts(n) for n in (1, 2, 6, 8)] == [
         [1],
