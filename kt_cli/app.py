@@ -15,6 +15,7 @@ from kt_cli.errors import INTERRUPTED, KtError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
+    "run": ("kt_cli.commands.run", "Serve a model"),
     "ps": ("kt_cli.commands.ps", "Running servers and what they do"),
     "logs": ("kt_cli.commands.logs", "What a server's engine wrote"),
     "stop": ("kt_cli.commands.stop", "Stop a server, or all"),

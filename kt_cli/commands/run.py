@@ -15,10 +15,9 @@ from kt_cli.commands.cli import Context, need, takes
 from kt_cli.commands.plan import as_json
 from kt_cli.commands.planned import Planned, plan_for, with_settings
 from kt_cli.core.launch import LaunchSpec
-from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
-from kt_cli.errors import AuthError, DoesNotFitError
+from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError
 from kt_cli.options import OUTPUT, RunOptions, opt
 
 AUTO_KEY = "auto"
@@ -53,7 +52,7 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
 
     model = need(ctx, "model", options.model, "Which model?")
     wanted = options.run()
-    embedded.refuse_foreign(wanted)
+    embedded.refuse_foreign(with_settings(wanted, ctx.settings)[0])
     name = wanted.name or server_name(model)
     key = None if options.dry_run else _before(wanted, ctx, name)
     planned, python = _plan(wanted, ctx, model)
@@ -63,6 +62,7 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
         _show_command(spec, planned, ctx)
     else:
         _require_fit(planned)
+        _fetch(planned, model, ctx)
         serve(Served(spec, name, key, made=wanted.api_key == AUTO_KEY), ctx, options.detach)
 
 
@@ -100,25 +100,26 @@ def _api_key(options: RunOptions, host: str) -> str | None:
 
 
 def _plan(wanted: RunOptions, ctx: Context, name: str) -> tuple[Planned, str]:
-    from kt_cli import probe
+    from kt_cli import catalog, probe
     from kt_cli.engines import embedded
 
-    machine = probe.machine(home=ctx.home)
+    machine = embedded.alone(probe.machine(home=ctx.home))
     python = embedded.python_for(machine, sys.executable)
-    model = _find(name, ctx)
+    model = catalog.find(name, ctx.home)
     return plan_for(dataclasses.replace(wanted, model=name), ctx, machine, model), python
 
 
-def _find(name: str, ctx: Context) -> Model:
-    from kt_cli import catalog
+def _fetch(planned: Planned, name: str, ctx: Context) -> None:
+    """Makes the demo on first use; any other model must be here already."""
+    from kt_cli.catalog import demo
     from kt_cli.ui.progress import progress
 
-    if name == "demo":
-        from kt_cli.catalog import demo
-
+    path = planned.plan.path
+    if path == str(demo.folder_of(ctx.home)):
         with progress(ctx.out, "demo") as show:
             demo.ensure(ctx.home, show)
-    return catalog.find(name, ctx.home)
+    elif not path or not Path(path).exists():
+        raise NotFoundError(f"{name} is not on this machine", "", f"`kt model pull {name}`")
 
 
 def _show(planned: Planned, ctx: Context, options: RunCommandOptions) -> None:

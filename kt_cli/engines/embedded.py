@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
@@ -67,7 +68,7 @@ def lower(plan: Plan, options: RunOptions, python: str, *, with_key: bool = Fals
     """The command for `plan`. A key travels in the environment as KT_API_KEY, never here."""
     name = options.served_model_name or plan.model
     host, port = plan.value("host", "127.0.0.1"), plan.value("port", 30000)
-    argv = [python, "-m", "kt_cli.embedded", "--model", plan.path, "--name", name]
+    argv = [python, "-m", "kt_cli.embedded", "--model", plan.path or plan.model, "--name", name]
     argv += ["--host", host, "--port", str(port), *_decided(plan)]
     if with_key:
         argv += ["--api-key-env", KEY_VARIABLE]
@@ -99,6 +100,17 @@ def refuse_foreign(options: RunOptions) -> None:
         flags = ", ".join(f"`{known[name].flags[0]}`" for name in foreign)
         why = "only SGLang has this; the model would run on the embedded engine"
         raise UsageError(f"{flags} cannot be used here", why, "leave it out")
+
+
+def alone(machine: Machine) -> Machine:
+    """The machine as `kt run` can use it: other engines are known but not started."""
+    engines = tuple(
+        replace(e, problem=e.problem or "`kt run` does not start it in this version")
+        if e.name == "sglang"
+        else e
+        for e in machine.engines
+    )
+    return replace(machine, engines=engines)
 
 
 def python_for(machine: Machine, current: str) -> str:

@@ -31,6 +31,7 @@ def create(name: str, proc: Path = Path("/proc/self")) -> Path | None:
     if "" not in mounts or path is None:
         return None
     group = _under(mounts[""], path) / f"kt-{name}-{os.getpid()}"
+    _sweep(group.parent)
     try:
         group.mkdir()
     except OSError:
@@ -65,6 +66,13 @@ def remove(group: Path, timeout_s: float = 2.0) -> bool:
             if time.monotonic() > deadline:
                 return False
         time.sleep(0.02)
+
+
+def _sweep(parent: Path) -> None:
+    """Lets go of empty groups that killed supervisors left; the kernel keeps those in use."""
+    for left in parent.glob("kt-*-*"):
+        with contextlib.suppress(OSError):
+            left.rmdir()
 
 
 def _under(mount: tuple[Path, str], path: str) -> Path:

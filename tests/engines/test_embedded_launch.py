@@ -120,6 +120,11 @@ def test_what_is_missing_or_broken_is_named() -> None:
     assert "transformers is not installed" in caught.value.why
 
 
+def test_an_engine_that_cannot_be_started_is_not_planned_for() -> None:
+    seen = embedded.alone(machine(Engine("sglang", "1", "p"), Engine("torch", "2", "p")))
+    assert [bool(e.problem) for e in seen.engines] == [True, False]
+
+
 @pytest.mark.parametrize(
     "line",
     [

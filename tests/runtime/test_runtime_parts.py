@@ -310,6 +310,10 @@ def test_a_group_is_made_below_ones_own(tmp_path: Path) -> None:
     group = cgroup.create("m", proc)
     assert group is not None and group.parent == tmp_path / "cg" / "user"
     assert cgroup.own_groups(proc) == (tmp_path / "cg" / "user",)
+    (group / "cgroup.procs").write_text("1")
+    assert cgroup.create("n", proc) is not None and group.exists(), "groups in use stay"
+    (group / "cgroup.procs").unlink()
+    assert cgroup.create("o", proc) is not None and not group.exists(), "empty ones go"
     assert cgroup.remove(group)
 
 
