@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +12,8 @@ from kt_moe.files import GgufTensor
 from kt_cli.catalog.config import Config
 from kt_cli.catalog.naming import classify, layer_of
 from kt_cli.core.model import Attention, Experts, Model, Quantization, TensorClass
-from kt_cli.errors import KtError, NotFoundError
+from kt_cli.errors import KtError
 from kt_cli.weights.gguf import GgufFile
-
-SERIES = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +28,6 @@ class Parts:
     @property
     def names(self) -> frozenset[str]:
         return frozenset(tensor.name for tensor in self.tensors)
-
-
-def gguf_files(path: Path) -> list[Path]:
-    """The files of a model: one, or all of a series; none when `path` has nothing of the kind.
-
-    A folder with safetensors is not taken for GGUF.
-    """
-    if path.suffix == ".gguf":
-        return _series(path)
-    if not path.is_dir() or (path / "config.json").exists():
-        return []
-    files = [p for p in sorted(path.glob("*.gguf")) if not p.name.startswith("mmproj")]
-    if not files:
-        return []
-    series = _series(files[0])
-    if len(series) != len(files):
-        raise KtError(f"{path} holds several models", "", f"name one, such as {files[0]}")
-    return series
-
-
-def _series(path: Path) -> list[Path]:
-    found = SERIES.search(path.name)
-    if not found:
-        return [path]
-    stem, count = path.name[: found.start()], int(found[2])
-    files = [path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise NotFoundError(
-            f"{path.parent} is not complete",
-            f"{len(missing)} of {count} files are not there, such as {missing[0].name}",
-            "download the model again",
-        )
-    return files
 
 
 def read_gguf(files: Sequence[Path]) -> Model:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from kt_cli.catalog.config import load, parse
 from kt_cli.catalog.describe import from_tensors
+from kt_cli.catalog.gguf_files import gguf_files
 from kt_cli.core.model import Model
 from kt_cli.errors import KtError, NotFoundError, TransferError
 from kt_cli.weights.headers import INDEX, TensorInfo, read_header
@@ -23,11 +24,11 @@ def read(path: Path) -> Model:
     Raises NotFoundError where something is missing, TransferError where something is damaged,
     KtError where something is not known.
     """
-    from kt_cli.catalog.gguf import gguf_files, read_gguf
-
     path = path.expanduser()
     files = gguf_files(path)
     if files:
+        from kt_cli.catalog.gguf import read_gguf
+
         return read_gguf(files)
     if not path.is_dir():
         raise NotFoundError(f"no model at {path}", "a folder or a GGUF file was expected there")
