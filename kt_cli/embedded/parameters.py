@@ -28,6 +28,17 @@ class _Recipe:
     converter: Any | None
     parts: list[tuple[str, str]] = field(default_factory=list)
 
+    def lacking(self, count: int) -> list[str]:
+        """Names that a pattern with a `*` should have for 0 to `count`, and has not."""
+        found = {key for _, key in self.parts}
+        wanted = set()
+        for pattern, key in self.parts:
+            place = re.search(re.escape(pattern).replace(r"\*", r"\d+"), key)
+            if place is not None and "*" in pattern:
+                head, tail = key[: place.start()], key[place.end() :]
+                wanted |= {f"{head}{pattern.replace('*', str(n))}{tail}" for n in range(count)}
+        return sorted(wanted - found)
+
 
 @dataclass(frozen=True, slots=True)
 class _Shapes:
@@ -148,7 +159,15 @@ class Parameters:
         for pattern, key in recipe.parts:
             read = _Deferred(self.checkpoint, key)
             converter.add_tensor(recipe.renamed, key, pattern, read)
-        result = converter.convert(recipe.renamed, model=self._shapes, config=self._shapes.config)
+        try:
+            result = converter.convert(
+                recipe.renamed, model=self._shapes, config=self._shapes.config
+            )
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            lacking = recipe.lacking(self.meta[recipe.renamed].shape[0])
+            why = f"the checkpoint lacks {', '.join(lacking[:3])}" if lacking else str(error)
+            what = f"{recipe.renamed} cannot be put together from {self.checkpoint.path}"
+            raise TransferError(what, why, "download the model again") from error
         return {name: v[0] if isinstance(v, list) else v for name, v in result.items()}
 
     def _checked(self, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -121,6 +121,8 @@ class Worker:
 
     def _run(self, jobs: Sequence[Job]) -> list[_Row]:
         """One pass for all; when that fails each alone, so that only the culprit suffers."""
+        if len(jobs) > 1 and not self._runner.batched:
+            return [row for job in jobs for row in self._run([job])]
         try:
             logits = self._runner.run(jobs)
         except Exception as error:

@@ -134,7 +134,7 @@ def save_model(family: str, path: Path) -> Any:
     torch.manual_seed(7)
     model = transformers.AutoModelForCausalLM.from_config(config_of(family), dtype=torch.float32)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(0, 0.3)
             else:
@@ -149,7 +149,9 @@ def save_tokenizer(path: Path) -> None:
     """Bytes as tokens, spread so that a character of several bytes takes several tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:120]
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    printable = "".join(map(chr, range(32, 127)))
+    alphabet = sorted(set(level.pre_tokenize_str(printable + "é€")[0][0]))
     vocabulary = {"<s>": 0, "</s>": 1, "<pad>": 2}
     vocabulary |= {letter: number for number, letter in enumerate(alphabet, 3)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))

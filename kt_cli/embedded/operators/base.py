@@ -69,6 +69,14 @@ class BaseInjectedModule(nn.Module):  # type: ignore[misc]
             raise NotImplementedError(f"{type(self).__name__} has no forward")
         return self.orig_module(*args, **kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # torch refuses a parameter whose name is taken, here by `orig_module` or by an earlier None.
+        if isinstance(value, nn.Parameter) and "_parameters" in self.__dict__:
+            self.__dict__.pop(name, None)
+            self._parameters[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)

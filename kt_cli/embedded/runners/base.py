@@ -10,11 +10,13 @@ from kt_cli.embedded.scheduler import Job
 
 
 class Runner(Protocol):
-    """Keeps what segments hold. `chunked`: prompts may run in parts; `crop`: so may prefixes.
+    """Keeps what segments hold. `chunked`: prompts may run in parts; `crop`: prefixes may be cut.
 
-    A job may be run again after a failure.
+    `batched`: several jobs gain from running together. Such jobs may be run again, each alone,
+    after they failed together.
     """
 
+    batched: bool
     chunked: bool
     crop: bool
     reuse: bool

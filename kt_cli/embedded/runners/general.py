@@ -18,6 +18,8 @@ _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 class GeneralRunner:
     """A cache is what the model itself hands out after its first pass over a sequence."""
 
+    batched = False
+
     def __init__(self, model: Any) -> None:
         self._model = model
         config = model.config.get_text_config()
@@ -50,8 +52,6 @@ class GeneralRunner:
         return torch.stack(wanted).float().cpu()
 
     def _run(self, job: Job) -> torch.Tensor:
-        # Anything beyond what the segment holds is left over from a step that failed.
-        _cut(job.segment.payload, len(job.segment.tokens))
         ids = torch.tensor([job.tokens], dtype=torch.long, device=self._device)
         options: dict[str, Any] = {"logits_to_keep": 1} if self._last_only else {}
         out = self._model(
@@ -69,4 +69,5 @@ def _slides(config: Any, types: set[str]) -> bool:
 
 def _cut(cache: Any, length: int) -> None:
     if cache is not None and cache.get_seq_length() > length:
-        cache.crop(length)
+        # Negative is the one form that all versions of transformers 5 understand.
+        cache.crop(length - cache.get_seq_length())

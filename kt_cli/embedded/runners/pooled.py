@@ -15,6 +15,7 @@ from kt_cli.embedded.step import KvPool, Span, Step
 
 
 class PooledRunner:
+    batched = True
     chunked = True
     crop = True
     reuse = True
