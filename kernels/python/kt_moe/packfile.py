@@ -125,7 +125,7 @@ def _read_description(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _meta(path: Path, description: dict[str, Any]) -> Meta:
-    values = {f.name: description.get(f.name) for f in fields(Meta)}
+    values: dict[str, Any] = {f.name: description.get(f.name) for f in fields(Meta)}
     for name in ("num_experts", "hidden", "intermediate", "group", "top_k", "data_bytes"):
         value = description.get(name)
         if type(value) is not int or not 0 < value < 1 << 48:

@@ -255,10 +255,16 @@ ActKind act_kind(const Layer& s) {
   return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
 }
 
-Acts make_acts(const Layer& s, int k, Scratch& data, Scratch& scale, Scratch& sum) {
+// k per activation scale. Tiles keep one scale a row; int4 sums in 16 bits for 32 k at most.
+int scale_group(const Layer& s, int k, int widest) {
+  if (s.tiles) return k;
+  if (s.l.format->product == Product::i4) return 32;
+  return k % widest == 0 ? widest : 64;
+}
+
+Acts make_acts(const Layer& s, int k, int widest, Scratch& data, Scratch& scale, Scratch& sum) {
   Acts a = {act_kind(s), k, k, nullptr, nullptr, nullptr};
-  if (a.kind == ActKind::s8 && !s.tiles)
-    a.group = s.l.format->product == Product::i4 ? 32 : s.pairs_of_panels * 16;
+  if (a.kind == ActKind::s8) a.group = scale_group(s, k, widest);
   a.data = data.need(s.routing.token.size() * a.row_bytes());
   if (a.kind == ActKind::s8) {
     a.scale = scale.need_of<float>(s.routing.blocks.size() * a.scales());
@@ -272,8 +278,9 @@ void run_layer(Layer& s, Buffers& buffers) {
   s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
   s.tiles = use_tiles(s.kernels, s.routing.token.size(), s.routing.touched.size());
   s.pairs_of_panels = choose_pairs_of_panels(s, workers.threads());
-  s.x = make_acts(s, s.l.hidden, buffers.x, buffers.x_scale, buffers.x_sum);
-  s.h = make_acts(s, s.l.intermediate, buffers.h, buffers.h_scale, buffers.h_sum);
+  s.x = make_acts(s, s.l.hidden, 128, buffers.x, buffers.x_scale, buffers.x_sum);
+  // h is quantised by the unit that made it, so its groups are no wider than a unit.
+  s.h = make_acts(s, s.l.intermediate, s.pairs_of_panels * 16, buffers.h, buffers.h_scale, buffers.h_sum);
   const bool whole_rows = s.tiles && s.h.kind == ActKind::s8;
   if (whole_rows)
     s.rows = buffers.rows.need_of<float>(s.routing.token.size() * size_t(s.l.intermediate));

@@ -30,6 +30,7 @@ struct GemmArgs {
   int w_group;
   int panels;              // a multiple of 4
   float* c;                // [m + m2][panels * 16]
+  bool add;                // to what c holds
 };
 
 struct QuantArgs {

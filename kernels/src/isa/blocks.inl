@@ -11,18 +11,33 @@ int next_rows(int left, int most) {
   return (left + chunks - 1) / chunks;
 }
 
+template <class Body, int M>
+constexpr Block narrow_block() {
+  return Body::template run<(M < Body::kRows ? M : Body::kRows), kPanels>;
+}
+
 template <class Body>
 struct Blocks {
   static constexpr Block wide[3] = {nullptr, Body::template run<1, 4>,
                                     Body::template run<2, kPanelsTwoRows>};
-  static constexpr Block narrow[7] = {nullptr,
-                                      Body::template run<1, kPanels>,
-                                      Body::template run<2, kPanels>,
-                                      Body::template run<3, kPanels>,
-                                      Body::template run<4, kPanels>,
-                                      Body::template run<Body::kRows < 5 ? 4 : 5, kPanels>,
-                                      Body::template run<Body::kRows < 6 ? 4 : 6, kPanels>};
+  static constexpr Block narrow[9] = {
+      nullptr,
+      narrow_block<Body, 1>(), narrow_block<Body, 2>(), narrow_block<Body, 3>(),
+      narrow_block<Body, 4>(), narrow_block<Body, 5>(), narrow_block<Body, 6>(),
+      narrow_block<Body, 7>(), narrow_block<Body, 8>()};
 };
+
+template <class Body>
+void walk_rows(const GemmArgs& g) {
+  for (int p = 0; p < g.panels; p += kPanels)
+    for (int row = 0, rows; row < g.m; row += rows) {
+      rows = next_rows(g.m - row, Body::kRows);
+      Blocks<Body>::narrow[rows](g, row, p);
+    }
+}
+
+// Many rows go over the depth in steps, so that the panels at work stay in the first-level cache.
+constexpr int kDepthStep = 512;
 
 template <class Body>
 void walk(const GemmArgs& g) {
@@ -31,11 +46,23 @@ void walk(const GemmArgs& g) {
     for (int p = 0; p < g.panels; p += step) Blocks<Body>::wide[g.m](g, 0, p);
     return;
   }
-  for (int p = 0; p < g.panels; p += kPanels)
-    for (int row = 0, rows; row < g.m; row += rows) {
-      rows = next_rows(g.m - row, Body::kRows);
-      Blocks<Body>::narrow[rows](g, row, p);
-    }
+  for (int k = 0; k < g.k; k += kDepthStep) {
+    GemmArgs part = g;
+    part.k = g.k - k < kDepthStep ? g.k - k : kDepthStep;
+    part.add = k > 0;
+    Body::advance(part, k);
+    walk_rows<Body>(part);
+  }
+}
+
+// Stores a block of sums, or adds it to what is there.
+template <int M, int P>
+KT_INLINE void put_sums(const GemmArgs& g, int row, int panel, const Vf (&sums)[M][P]) {
+  float* c = g.c + (row * g.panels + panel) * 16;
+  unroll<M * P>(KT_EACH(i) {
+    float* at = c + (i / P * g.panels + i % P) * 16;
+    vf_store(at, g.add ? vf_add(sums[i / P][i % P], vf_load(at)) : sums[i / P][i % P]);
+  });
 }
 
 }  // namespace

@@ -7,6 +7,12 @@ constexpr int kTileDepth = 64 / kActBytes;  // k covered by one activation tile
 
 struct Bf16Body {
   static constexpr int kRows = kMaxRows;
+
+  static void advance(GemmArgs& g, int k) {
+    g.a += size_t(k / kTileDepth * g.m) * 64;
+    g.w += size_t(k) * 32;
+  }
+
   template <int M, int P>
   static void run(const GemmArgs& g, int row, int panel) {
     const char* a = g.a + row * 64;
@@ -25,8 +31,7 @@ struct Bf16Body {
             unroll<P>(KT_EACH(p) { acc[m][p] = bf16_dot(acc[m][p], line[p], x); });
           });
         });
-    float* c = g.c + (row * g.panels + panel) * 16;
-    unroll<M * P>(KT_EACH(i) { vf_store(c + (i / P * g.panels + i % P) * 16, acc[i / P][i % P]); });
+    put_sums<M, P>(g, row, panel, acc);
   }
 };
 

@@ -6,31 +6,31 @@ namespace {
 struct WeightS8 {
   using Dot = DotS8;
   static constexpr int kBytesPer32 = 512;  // of one panel
-  static KT_INLINE Vf scale(const char* s, int, int) { return vf_load(s); }
+  static constexpr bool kGrouped = false;
+  static size_t scale_bytes(int, int) { return 0; }
+  static KT_INLINE Vf scale(const char* s) { return vf_load(s); }
   template <int M, int P>
   static KT_INLINE void sum32(Dot::Acc (&acc)[M][P], const char* a, const char* w, size_t stride) {
-#pragma GCC unroll 2
-    for (int j = 0; j < 8; ++j) {
+    steps<8>(KT_EACH(j) {
       Line line[P];
       unroll<P>(KT_EACH(p) { line[p] = Dot::w(line_load(w + p * stride + j * 64)); });
       unroll<M>(KT_EACH(m) {
         const auto x = Dot::x(a + m * 64 + j * 4);
         unroll<P>(KT_EACH(p) { acc[m][p] = Dot::dot(acc[m][p], line[p], x); });
       });
-    }
+    });
   }
 };
 
 struct WeightU4 {  // one line holds k..k+3 in the low nibbles and k+4..k+7 in the high ones
   using Dot = DotU4;
   static constexpr int kBytesPer32 = 256;
-  static KT_INLINE Vf scale(const char* s, int k, int group) {
-    return vf_from_f16(s + k / group * 32);
-  }
+  static size_t scale_bytes(int k, int group) { return size_t(k / group) * 32; }
+  static constexpr bool kGrouped = true;  // and one activation scale for 32 k
+  static KT_INLINE Vf scale(const char* s) { return vf_from_f16(s); }
   template <int M, int P>
   static KT_INLINE void sum32(Dot::Acc (&acc)[M][P], const char* a, const char* w, size_t stride) {
-#pragma GCC unroll 2
-    for (int j = 0; j < 4; ++j) {
+    steps<4>(KT_EACH(j) {
       unroll<2>(KT_EACH(half) {
         Line line[P];
         unroll<P>(KT_EACH(p) {
@@ -42,7 +42,7 @@ struct WeightU4 {  // one line holds k..k+3 in the low nibbles and k+4..k+7 in t
           unroll<P>(KT_EACH(p) { acc[m][p] = Dot::dot(acc[m][p], line[p], x); });
         });
       });
-    }
+    });
   }
 };
 
@@ -50,6 +50,14 @@ template <class W>
 struct IntBody {
   using Dot = typename W::Dot;
   static constexpr int kRows = kMaxRowsInt;
+
+  static void advance(GemmArgs& g, int k) {
+    g.a += size_t(k / 64 * g.m) * 64;
+    g.w += size_t(k / 32) * W::kBytesPer32;
+    g.w_scale += W::scale_bytes(k, g.w_group);
+    g.a_scale += k / g.a_group * 16;
+    g.a_sum += k / g.a_group * 16;
+  }
 
   template <int M, int P>
   static void run(const GemmArgs& g, int row, int panel) {
@@ -61,22 +69,27 @@ struct IntBody {
     const size_t step = size_t(g.m) * 64, stride = g.w_stride;
     Vf total[M][P];
     unroll<M * P>(KT_EACH(i) { total[i / P][i % P] = vf_zero(); });
-    for (int k = 0; k < g.k; as += 16, sums += 16) {
-      const int first = k, end = k + g.a_group;
-      typename Dot::Acc acc[M][P];
-      unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = Dot::init(sums[i / P]); });
-      for (; k < end; k += 32, w += W::kBytesPer32)
-        W::template sum32<M, P>(acc, a + (k >> 6) * step + (k & 32), w, stride);
-      unroll<P>(KT_EACH(p) {
-        const Vf s = W::scale(ws + p * g.w_scale_stride, first, g.w_group);
-        unroll<M>(KT_EACH(m) {
+    for (int k = 0; k < g.k; ws += 32) {
+      const int span_end = W::kGrouped ? k + g.w_group : g.k;
+      Vf scale[P];
+      unroll<P>(KT_EACH(p) { scale[p] = W::scale(ws + p * g.w_scale_stride); });
+      for (; k < span_end; as += 16, sums += 16) {
+        typename Dot::Acc acc[M][P];
+        unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = Dot::init(sums[i / P]); });
+        const int end = W::kGrouped ? k + 32 : k + g.a_group;
+        do {
+          W::template sum32<M, P>(acc, a + (k >> 6) * step + (k & 32), w, stride);
+          w += W::kBytesPer32;
+          k += 32;
+        } while (!W::kGrouped && k < end);
+        unroll<M * P>(KT_EACH(i) {
+          constexpr int m = i / P, p = i % P;
           total[m][p] = vf_fma(vf_from_int(Dot::done(acc[m][p], sums[m])),
-                               vf_mul(s, vf_set1(as[m])), total[m][p]);
+                               vf_mul(scale[p], vf_set1(as[m])), total[m][p]);
         });
-      });
+      }
     }
-    float* c = g.c + (row * g.panels + panel) * 16;
-    unroll<M * P>(KT_EACH(i) { vf_store(c + (i / P * g.panels + i % P) * 16, total[i / P][i % P]); });
+    put_sums<M, P>(g, row, panel, total);
   }
 };
 

@@ -19,6 +19,17 @@ KT_INLINE void unroll_from(F& f) {
 template <int N, class F>
 KT_INLINE void unroll(F f) { unroll_from<0, N>(f); }
 
+// Unrolled where registers are plenty, a loop where unrolling makes the compiler spill.
+template <int N, class F>
+KT_INLINE void steps(F f) {
+  if constexpr (kManyRegisters) {
+    unroll_from<0, N>(f);
+  } else {
+#pragma GCC unroll 1
+    for (int i = 0; i < N; ++i) f(i);
+  }
+}
+
 #define KT_EACH(i) [&](auto i) __attribute__((always_inline))
 
 }  // namespace

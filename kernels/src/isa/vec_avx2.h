@@ -7,6 +7,7 @@ namespace {
 
 struct Vf { __m256 a, b; };
 struct Vi { __m256i a, b; };
+constexpr bool kManyRegisters = false;
 constexpr int kMaxRows = 6;      // 12 accumulators, 2 weights, 1 activation of 16 registers
 constexpr int kMaxRowsInt = 4;
 constexpr int kPanels = 1;       // panels a block of many rows keeps in registers

@@ -7,7 +7,8 @@ namespace {
 
 using Vf = __m512;
 using Vi = __m512i;
-constexpr int kMaxRows = 6;         // rows a block keeps in registers
+constexpr bool kManyRegisters = true;
+constexpr int kMaxRows = 8;         // rows a block keeps in registers
 constexpr int kMaxRowsInt = 6;
 constexpr int kPanels = 2;         // panels a block of many rows keeps in registers
 constexpr int kPanelsTwoRows = 4;
