@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "model": ("kt_cli.commands.model", "Models: list, pull, verify, add, remove"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
+    "fit": ("kt_cli.commands.fit", "Models ranked for this machine: which run, how fast, how big"),
     "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
     "microbench": ("kt_cli.commands.microbench", "Expert kernels against the limits of this CPU"),
     "top": ("kt_cli.commands.top", "Cores, memory, GPUs and servers, live"),

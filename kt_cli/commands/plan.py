@@ -9,16 +9,19 @@ from typing import Any
 import typer
 
 from kt_cli.commands.cli import Context, need, takes
+from kt_cli.commands.machines import MachineOptions, machine_for
 from kt_cli.commands.planned import Planned, plan_for
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError
-from kt_cli.options import RunOptions, opt, to_argv
+from kt_cli.options import OUTPUT, RunOptions, opt, to_argv
 from kt_cli.ui.plan import picture, reasons
 
 
 @dataclass(frozen=True, slots=True)
-class PlanOptions(RunOptions):
-    explain: bool = opt("--explain", help="Show every decision and formula", default=False)
+class PlanOptions(RunOptions, MachineOptions):
+    explain: bool = opt(
+        "--explain", help="Show every decision and formula", default=False, panel=OUTPUT
+    )
 
     def run(self) -> RunOptions:
         """What `kt run` would be told."""
@@ -28,10 +31,10 @@ class PlanOptions(RunOptions):
 @takes(PlanOptions)
 def cli(options: PlanOptions, ctx: Context) -> None:
     """Show memory, speed, reasons and the exact command for a model, without loading it."""
-    from kt_cli import catalog, probe
+    from kt_cli import catalog
 
     name = need(ctx, "model", options.model, "Which model?")
-    machine = probe.machine(home=ctx.home)
+    machine = machine_for(options, ctx.home)
     planned = plan_for(options.run(), ctx, machine, catalog.find(name, ctx.home))
     show(planned, ctx, options.explain)
     if not (planned.plan.fits or options.force):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kt_cli.commands.cli import Context
+from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan, Source
 from kt_cli.core.plan_run import Origins, plan_run
-from kt_cli.engines.facts import read_facts
+from kt_cli.core.what_if import completed
+from kt_cli.engines.facts import read_facts, read_gpus
 from kt_cli.options import RunOptions, given, replace_undecided, specs
 from kt_cli.settings import Settings
 
@@ -29,8 +32,23 @@ class Planned:
 def plan_for(options: RunOptions, ctx: Context, machine: Machine, model: Model) -> Planned:
     """Fills what the settings know, then plans."""
     full, origins = with_settings(options, ctx.settings)
-    plan = plan_run(machine, model, full, read_facts(), origins)
+    whole = completed(machine, read_gpus())
+    hints = hints_for(options.model or "", model)
+    plan = plan_run(whole, model, full, read_facts(), origins, hints)
     return Planned(plan, machine, model, full)
+
+
+def hints_for(name: str, model: Model) -> Hints:
+    """A preset's advice, by what was typed, the repository or the folder's name; else none."""
+    from kt_cli.catalog.find import lookup
+    from kt_cli.catalog.presets import load_presets
+
+    presets = load_presets()
+    for known in (name, model.repo, model.name, Path(model.path).name):
+        chosen = lookup(known, presets) if known else None
+        if chosen:
+            return chosen[0].hints
+    return Hints()
 
 
 def with_settings(options: RunOptions, settings: Settings) -> tuple[RunOptions, Origins]:

@@ -14,7 +14,7 @@ from kt_cli.core.model import Model
 from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
 from kt_cli.core.plan_embedded import Case, plan_embedded
 from kt_cli.core.plan_sglang import plan_sglang
-from kt_cli.core.sglang_choice import SglangCase
+from kt_cli.core.sglang_choice import SglangCase, unsupported
 from kt_cli.core.units import gb
 from kt_cli.core.wishes import Wishes
 
@@ -49,9 +49,10 @@ def plan_run(
     """Every value in `options` is a constraint; the rest is solved around it."""
     said, advice = origins or Origins(), hints or Hints()
     wishes = Wishes(options, said.sources, said.words)
-    engine, asides = _engine(machine, model, wishes, facts)
+    case = SglangCase(machine, model, wishes, facts.sglang, advice)
+    engine, asides = _engine(case)
     if engine.value == "sglang":
-        plan = plan_sglang(SglangCase(machine, model, wishes, facts.sglang, advice))
+        plan = plan_sglang(case)
     else:
         plan = plan_embedded(Case(machine, model, wishes, facts.embedded))
     disk, full = _disk(machine, model, plan)
@@ -66,25 +67,23 @@ def plan_run(
 # Which engine
 
 
-def _engine(
-    machine: Machine, model: Model, wishes: Wishes, facts: Facts
-) -> tuple[Decision, tuple[Problem, ...]]:
+def _engine(case: SglangCase) -> tuple[Decision, tuple[Problem, ...]]:
     """SGLang where it is installed, has a GPU and knows the model; else the embedded engine."""
-    why = _no_sglang(machine, model, facts)
+    wishes = case.wishes
+    why = _no_sglang(case)
     name = "embedded" if why else "sglang"
     decision = wishes.settle("engine", "engine", name, why or "SGLang uses the GPU for the rest")
-    if wishes.fixed("engine") or not why or not machine.gpus:
+    if wishes.fixed("engine") or not why or not case.machine.gpus:
         return decision, ()
     fixes = (Fix("kt engine install sglang", "uses the GPU"),) if "installed" in why else ()
     aside = Problem("the GPU is not used", why, "info", fixes)
     return decision, (aside,)
 
 
-def _no_sglang(machine: Machine, model: Model, facts: Facts) -> str:
+def _no_sglang(case: SglangCase) -> str:
     """Why SGLang is not the engine, empty when it is."""
+    machine = case.machine
     engine = machine.engine("sglang")
-    unsupported = facts.sglang.unsupported
-    strange = next((n for n in unsupported if model.architecture.startswith(n)), "")
     if not machine.gpus:
         return "no GPU; it serves on any machine"
     if not nvidia(machine):
@@ -94,7 +93,10 @@ def _no_sglang(machine: Machine, model: Model, facts: Facts) -> str:
         return "SGLang is not installed"
     if engine.problem:
         return f"SGLang does not load: {engine.problem}"
-    return unsupported[strange] if strange else ""
+    strange = unsupported(case)
+    if strange and plan_sglang(case).fits:
+        return ""
+    return strange
 
 
 # What every engine shares

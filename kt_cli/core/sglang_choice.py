@@ -47,6 +47,12 @@ class SglangChoice:
     """GPU experts per layer."""
 
 
+def unsupported(case: SglangCase) -> str:
+    """Why the model's experts cannot run on the CPU under SGLang, empty when they can."""
+    known = case.facts.unsupported
+    return next((why for n, why in known.items() if case.model.architecture.startswith(n)), "")
+
+
 def tp_obstacle(model: Model, tp: int, limit: int | None) -> str:
     """Why the model cannot be split over `tp` GPUs, empty when it can."""
     attention, experts = model.attention, model.experts

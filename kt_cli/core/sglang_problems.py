@@ -10,7 +10,7 @@ from kt_cli.core.ledger import missing, sum_text
 from kt_cli.core.methods import expert_bytes, nvidia, obstacle, usable
 from kt_cli.core.model import Experts
 from kt_cli.core.plan import Fix, Problem
-from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values
+from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values, unsupported
 from kt_cli.core.sglang_ledger import gpu_pools, node_pools
 from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, solve
 from kt_cli.core.units import gb, tokens
@@ -63,11 +63,10 @@ def _splits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
 
 def _methods(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     model, machine = case.model, case.machine
-    unknown = next((n for n in case.facts.unsupported if model.architecture.startswith(n)), "")
+    why = unsupported(case)
     if not choice.method and choice.experts:
         return
-    if unknown:
-        why = case.facts.unsupported[unknown]
+    if why:
         yield Problem(
             f"experts of {model.architecture} cannot run on the CPU", why, fixes=(EMBEDDED,)
         )

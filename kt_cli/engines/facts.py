@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from kt_cli.core.facts import EmbeddedFacts, SglangFacts
+from kt_cli.core.facts import EmbeddedFacts, GpuFacts, SglangFacts
 from kt_cli.core.plan_run import Facts
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.errors import EnvironmentBroken
@@ -35,6 +35,14 @@ def read_facts(folder: Path | None = None) -> Facts:
     base = (folder or presets_folder()) / "engines"
     embedded = _read(EmbeddedFacts, base / "embedded.yaml")
     return Facts(embedded, _read(SglangFacts, base / "sglang.yaml"))
+
+
+def read_gpus(folder: Path | None = None) -> tuple[GpuFacts, ...]:
+    path = (folder or presets_folder()) / "machines" / "gpus.yaml"
+    try:
+        return tuple(from_plain(GpuFacts, entry) for entry in load_yaml(path))
+    except ShapeError as error:
+        raise _broken(path, str(error)) from error
 
 
 def _read(cls: type[T], path: Path) -> T:

@@ -193,7 +193,8 @@ def _kind(item: Item) -> str:
 def _named(kind: str, pool: Pool, sizes: dict[str, int]) -> str:
     if kind == "other":
         names = [i.name for i in pool.items if _kind(i) == "other"]
-        return f"{', '.join(names)}, margin {gb(sizes[kind])}"
+        names += ["margin"] if pool.margin else []
+        return f"{', '.join(names)} {gb(sizes[kind])}"
     return f"{kind} {gb(sizes[kind])}"
 
 

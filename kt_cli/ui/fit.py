@@ -1,0 +1,52 @@
+"""The table of `kt fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kt_cli.core.fit import Fit
+from kt_cli.core.units import gb, tokens
+from kt_cli.ui.plan import span, style
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+HEAD = ("model", "method", "context", "decode", "prefill", "RAM", "download")
+
+
+def fit_table(rows: Sequence[Fit], machine: str) -> list[RenderableType]:
+    """Plain text that fits 80 columns; what does not run says what is missing."""
+    look = style()
+    cells = [HEAD, *(_cells(r) for r in rows if r.runs)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+    widths[0] = max([widths[0], *(len(r.model) for r in rows)])
+    lines: list[RenderableType] = [f"on {machine}", "", _line(HEAD, widths)]
+    for row in rows:
+        text = _line(_cells(row), widths) if row.runs else _not(row, widths[0])
+        lines.append(look.text(text))
+    count = sum(r.runs for r in rows)
+    lines += ["", f"{count} of {len(rows)} run; speeds in tokens/s; `kt plan MODEL` tells why"]
+    if any(r.runs and r.warnings for r in rows):
+        lines.append("* with a warning, such as a conversion first")
+    return lines
+
+
+def _cells(row: Fit) -> tuple[str, ...]:
+    decode = span(row.decode) if row.decode else "?"
+    prefill = span(row.prefill) if row.prefill else "?"
+    method = row.method + ("*" if row.warnings else "")
+    download = "here" if row.local else gb(row.download)
+    return row.model, method, tokens(row.context), decode, prefill, gb(row.ram), download
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    left = " ".join(f"{c:<{w}}" for c, w in zip(cells[:2], widths[:2], strict=True))
+    right = " ".join(f"{c:>{w}}" for c, w in zip(cells[2:], widths[2:], strict=True))
+    return f"{left} {right}"
+
+
+def _not(row: Fit, width: int) -> str:
+    reason = row.short.replace(f"{row.model} ", "")
+    return f"{row.model:<{width}} no: {reason}"
