@@ -107,7 +107,8 @@ def _listed(environment: Environment) -> tuple[Engine, ...]:
         if provider:
             details = {"distribution": provider, UNCHECKED: "found, not loaded yet"}
             engines.append(Engine(name, installed[provider], environment.python, "", details))
-    if not environment.name and "kt-cli" not in installed and importlib.util.find_spec("kt_moe"):
+    running = environment.python == sys.executable
+    if running and "kt-cli" not in installed and importlib.util.find_spec("kt_moe"):
         engines.append(Engine("kt_moe", "", environment.python, "", {UNCHECKED: "source tree"}))
     return tuple(engines)
 

@@ -12,12 +12,12 @@ from tests.probe import trees
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def facts_of(name: str, root: Path) -> tuple[Machine, Facts]:
-    tree = trees.unpack(name, root)
-    machine = tree.machine()
+def facts_of(name: str, forest: trees.Forest) -> tuple[Machine, Facts]:
+    tree = forest.tree(name)
+    machine = forest.machine(name)
     facts = gather(tree.host(), machine, tree.environments(), speed=None, now=lambda: 0.0)
     return machine, facts
 
 
-def findings_of(name: str, root: Path) -> tuple[Finding, ...]:
-    return check(*facts_of(name, root))
+def findings_of(name: str, forest: trees.Forest) -> tuple[Finding, ...]:
+    return check(*facts_of(name, forest))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -67,8 +66,8 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_it_names_what_is_wrong_and_the_cure(name: str, tmp_path: Path) -> None:
-    findings = findings_of(name, tmp_path)
+def test_it_names_what_is_wrong_and_the_cure(name: str, forest: trees.Forest) -> None:
+    findings = findings_of(name, forest)
     bad = [f for f in findings if f.severity in ("error", "warning")]
     assert [(f.name, f.severity) for f in bad] == [(n, s) for n, s, _ in EXPECTED[name]]
     for finding, (_, _, cure) in zip(bad, EXPECTED[name], strict=True):
@@ -82,8 +81,8 @@ def test_every_broken_machine_is_expected_to_be() -> None:
 
 
 @pytest.mark.parametrize("name", trees.names())
-def test_the_report_is_the_golden_one(name: str, tmp_path: Path) -> None:
-    machine, facts = facts_of(name, tmp_path)
+def test_the_report_is_the_golden_one(name: str, forest: trees.Forest) -> None:
+    machine, facts = facts_of(name, forest)
     findings = check(machine, facts)
     shown = [*drawing.draw(machine), *report.lines(findings), "", report.summary(findings)]
     text = "\n".join([*shown, "exit 6" if broken(findings) else "exit 0", ""])
@@ -93,12 +92,12 @@ def test_the_report_is_the_golden_one(name: str, tmp_path: Path) -> None:
     assert text == golden.read_text()
 
 
-def every_finding(tmp_path_factory: pytest.TempPathFactory) -> list[Finding]:
-    return [f for n in trees.names() for f in findings_of(n, tmp_path_factory.mktemp(n))]
+def every_finding(forest: trees.Forest) -> list[Finding]:
+    return [f for n in trees.names() for f in findings_of(n, forest)]
 
 
-def test_messages_follow_the_style(tmp_path_factory: pytest.TempPathFactory) -> None:
-    for finding in every_finding(tmp_path_factory):
+def test_messages_follow_the_style(forest: trees.Forest) -> None:
+    for finding in every_finding(forest):
         for text in (finding.what, finding.why, finding.fix):
             assert not text.endswith("."), text
             assert text.count("`") % 2 == 0, text
@@ -109,6 +108,6 @@ def test_messages_follow_the_style(tmp_path_factory: pytest.TempPathFactory) -> 
             assert finding.fix
 
 
-def test_only_kernel_settings_are_mended_unattended(tmp_path_factory) -> None:
-    safe = {f.name for f in every_finding(tmp_path_factory) if f.repair}
+def test_only_kernel_settings_are_mended_unattended(forest: trees.Forest) -> None:
+    safe = {f.name for f in every_finding(forest) if f.repair}
     assert safe == {"numa-balancing", "huge-pages", "governor"}

@@ -25,7 +25,7 @@ from kt_cli.doctor.gather import BINDING, binding, limits, scripts, speeds
 from kt_cli.doctor.slots import channels
 from kt_cli.probe.host import Host, Ran
 from tests.doctor.captured import facts_of
-from tests.probe.trees import dimm, unpack
+from tests.probe.trees import Forest, dimm, unpack
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_reading_speed_leaves_nothing_behind(tmp_path: Path) -> None:
     assert reading.speed(tmp_path / "missing") is None
 
 
-def test_a_slow_disk_is_named_by_its_speed(tmp_path: Path) -> None:
-    machine, facts = facts_of("desktop", tmp_path)
+def test_a_slow_disk_is_named_by_its_speed(forest: Forest) -> None:
+    machine, facts = facts_of("desktop", forest)
     disk = Disk("/data", 10**13, 5 * 10**12, True)
     machine = replace(machine, disks=(disk,))
     slow = list(storage.check(machine, replace(facts, read_gbs={"/data": 0.15})))[1]
@@ -211,54 +211,54 @@ def hub() -> Iterator[tuple[str, dict]]:
     server.server_close()
 
 
-def severities(machine_facts: Facts, tmp_path: Path) -> dict[str, str]:
-    machine, _ = facts_of("desktop", tmp_path)
+def severities(machine_facts: Facts, forest: Forest) -> dict[str, str]:
+    machine, _ = facts_of("desktop", forest)
     return {f.name: f.severity for f in network.check(machine, machine_facts)}
 
 
-def test_a_hub_that_answers(hub: tuple[str, dict], tmp_path: Path) -> None:
+def test_a_hub_that_answers(hub: tuple[str, dict], forest: Forest) -> None:
     found = online.ask({"HF_ENDPOINT": hub[0] + "/"})
     assert (found.problem, found.offline) == ("", False)
     assert abs(found.clock_ahead or 0) < 5
-    assert severities(Facts(hub=found), tmp_path) == {"hub": "ok"}
+    assert severities(Facts(hub=found), forest) == {"hub": "ok"}
 
 
-def test_a_wrong_token_is_named(hub: tuple[str, dict], tmp_path: Path) -> None:
+def test_a_wrong_token_is_named(hub: tuple[str, dict], forest: Forest) -> None:
     hub[1]["code"] = 401
     found = online.ask({"HF_ENDPOINT": hub[0], "HF_TOKEN": "hf_x"})
     assert (found.problem, hub[1]["path"]) == ("HF_TOKEN is not valid (401)", "/api/whoami-v2")
-    assert severities(Facts(hub=found), tmp_path) == {"hub": "warning"}
+    assert severities(Facts(hub=found), forest) == {"hub": "warning"}
 
 
-def test_a_wrong_clock_is_noticed_by_the_hubs(hub: tuple[str, dict], tmp_path: Path) -> None:
+def test_a_wrong_clock_is_noticed_by_the_hubs(hub: tuple[str, dict], forest: Forest) -> None:
     hub[1]["date"] = datetime.now(timezone.utc) + timedelta(hours=2)
     found = online.ask({"HF_ENDPOINT": hub[0]})
-    assert severities(Facts(hub=found), tmp_path) == {"hub": "ok", "clock": "warning"}
-    machine, _ = facts_of("desktop", tmp_path / "again")
+    assert severities(Facts(hub=found), forest) == {"hub": "ok", "clock": "warning"}
+    machine, _ = facts_of("desktop", forest)
     (clock,) = (f for f in network.check(machine, Facts(hub=found)) if f.name == "clock")
     assert clock.what == "the clock is 120 minutes behind"
 
 
-def test_being_offline_is_no_fault(tmp_path: Path) -> None:
+def test_being_offline_is_no_fault(forest: Forest) -> None:
     found = online.ask({"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert found.offline
-    assert severities(Facts(hub=found), tmp_path) == {"hub": "info"}
+    assert severities(Facts(hub=found), forest) == {"hub": "info"}
     wished = online.ask({"HF_HUB_OFFLINE": "1"})
     assert wished == Hub(online.DEFAULT, "HF_HUB_OFFLINE is set", offline=True)
 
 
-def test_a_clock_before_the_installation(tmp_path: Path) -> None:
+def test_a_clock_before_the_installation(forest: Forest) -> None:
     facts = Facts(now=1_000_000.0, installed=1_700_000_000.0)
-    assert severities(facts, tmp_path) == {"clock": "warning"}
+    assert severities(facts, forest) == {"clock": "warning"}
 
 
-def test_the_drawing_has_an_ascii_form(tmp_path: Path) -> None:
-    machine, _ = facts_of("two-socket", tmp_path)
+def test_the_drawing_has_an_ascii_form(forest: Forest) -> None:
+    machine, _ = facts_of("two-socket", forest)
     assert all(ascii_only(line).isascii() for line in draw(machine))
 
 
-def test_limits_that_a_shell_may_raise_are_mended_by_ulimit(tmp_path: Path) -> None:
-    machine, _ = facts_of("desktop", tmp_path)
+def test_limits_that_a_shell_may_raise_are_mended_by_ulimit(forest: Forest) -> None:
+    machine, _ = facts_of("desktop", forest)
     facts = Facts(limits={"Max locked memory": (65536.0, float("inf"))})
     (memlock,) = (f for f in check(machine, facts) if f.name == "memlock")
     assert memlock.fix == "run `ulimit -l unlimited`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def captured(tmp_path: Path):
-    def read(name: str, **env: str) -> Machine:
-        return trees.unpack(name, tmp_path).machine(**env)
-
-    return read
+def captured(forest: trees.Forest) -> Callable[..., Machine]:
+    return forest.machine
 
 
 # name: (cores allowed, cores, threads, sockets, keepable busy, nodes, worker nodes)
@@ -41,6 +39,7 @@ CPUS = {
     "rocm-smi": (16, 16, 32, 1, 16, 1, [0]),
     "ascend": (192, 192, 192, 2, 192, 4, [0, 1, 2, 3]),
     "arc": (16, 16, 32, 1, 16, 1, [0]),
+    "h100-vm": (16, 16, 16, 1, 16, 1, [0]),
     "no-numa": (2, 2, 4, 1, 2, 1, [0]),
 }
 
@@ -96,6 +95,7 @@ GPUS = {
         ("NVIDIA A100 80GB PCIe", "nvidia", 81920, 81000, (8, 0), 4, 16, 0, "GPU-whol"),
     ],
     "gh200": [("NVIDIA GH200 480GB", "nvidia", 97871, 97000, (9, 0), 5, 16, 0, "GPU-6400")],
+    "h100-vm": [("NVIDIA H100 80GB HBM3", "nvidia", 81559, 81079, (9, 0), 5, 16, 0, "GPU-aa06")],
     "rocm": [
         ("AMD Instinct MI300X OAM", "amd", 196592, 196308, (9, 4), 5, 16, 0, "GPU-e1d0"),
         ("AMD Instinct MI300X OAM", "amd", 196592, 177518, (9, 4), 5, 16, 1, "GPU-0a1d"),
@@ -166,6 +166,17 @@ def test_a_node_without_cpus_is_kept_but_runs_nothing(captured) -> None:
 
 def test_free_memory_of_a_node_counts_droppable_file_pages(captured) -> None:
     assert [n.free / GIB for n in captured("two-socket").nodes] == [510, 510]
+
+
+def test_the_only_node_has_all_the_memory(captured) -> None:
+    machine = captured("h100-vm")
+    (node,) = machine.nodes
+    assert (node.memory, node.free) == (machine.memory.total, machine.memory.available)
+    assert node.memory == 131981020 * 1024
+
+
+def test_a_virtual_disk_hides_what_it_is(captured) -> None:
+    assert {disk.rotational for disk in captured("h100-vm").disks} == {None}
 
 
 def test_why_names_what_narrows(captured) -> None:

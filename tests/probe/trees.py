@@ -171,6 +171,27 @@ class FakeNvml:
         return ask
 
 
+class Forest:
+    """Machines unpacked once each, for tests that only read them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.trees: dict[str, Tree] = {}
+        self.machines: dict[str, Machine] = {}
+
+    def tree(self, name: str) -> Tree:
+        if name not in self.trees:
+            self.trees[name] = unpack(name, self.root / name)
+        return self.trees[name]
+
+    def machine(self, name: str, **env: str) -> Machine:
+        if env:
+            return self.tree(name).machine(**env)
+        if name not in self.machines:
+            self.machines[name] = self.tree(name).machine()
+        return self.machines[name]
+
+
 def names() -> list[str]:
     return sorted(path.stem for path in MACHINES.glob("*.txt"))
 
