@@ -56,12 +56,12 @@ def _serve(args: argparse.Namespace, report: Report, load: LoadEngine) -> int:
     name = args.name or Path(args.model).name
 
     def load_engine(progress: Progress) -> Engine:
-        return load(args.model, model_name=name, progress=progress, **_engine_options(args))
+        return load(Path(args.model), model_name=name, progress=progress, **_engine_options(args))
 
     return Service(State(name, api_key=key), sock, load_engine, report).run()
 
 
-def _load_embedded(path: str, **options: Any) -> Engine:
+def _load_embedded(path: Path, **options: Any) -> Engine:
     try:
         from kt_cli.embedded import engine
     except ModuleNotFoundError as error:
@@ -79,7 +79,7 @@ def _missing(error: ModuleNotFoundError) -> KtError:
 
 
 def _engine_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was given; the engine decides the rest."""
+    """What was given or has a default here; the engine decides the rest."""
     names = (
         "context",
         "max_batch",
@@ -95,14 +95,13 @@ def _engine_options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _prepare_environment(threads: int | None) -> None:
+def _prepare_environment(threads: int) -> None:
     """OpenMP reads these once, so they are set before torch is imported.
 
     A passive wait leaves the cores to other threads between two parallel regions.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _api_key(variable: str | None) -> str:
@@ -133,12 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="model name in the API (default: name of the folder)")
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=30000, help="port, 0 for a free one (default: %(default)s)")
-    add("--context", type=_positive, help="longest context of a request, tokens")
-    add("--max-batch", type=_positive, help="requests answered at once")
-    add("--threads", type=_positive, help="CPU threads")
+    add("--context", type=_positive, default=2048, help="longest request, tokens")
+    add("--max-batch", type=_positive, default=8, help="requests answered at once")
+    cores = len(os.sched_getaffinity(0))
+    add("--threads", type=_positive, default=cores, help="CPU threads")
     add("--device", help="device of all but the experts: cpu, cuda, cuda:1")
     add("--kv-tokens", type=_positive, help="tokens the KV cache holds over all requests")
-    add("--rules", help="injection rules (YAML)")
+    add("--rules", type=Path, help="injection rules (YAML)")
     add("--dtype", help="compute type: auto, fp32, bf16")
     add("--experts-backend", help="expert operator: auto, kt_moe, torch")
     add("--api-key-env", metavar="VAR", help="environment variable with the API key")

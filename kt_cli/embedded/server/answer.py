@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
@@ -12,7 +11,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from kt_cli.embedded.server.errors import from_exception
 from kt_cli.embedded.server.generation import Disconnected, Generation, Piece
 from kt_cli.embedded.server.metrics import Metrics
 from kt_cli.embedded.server.schema import Common
@@ -24,7 +22,6 @@ CLIENT_GONE = 499
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-log = logging.getLogger(__name__)
 
 
 class Exchange:
@@ -112,9 +109,7 @@ async def events(exchange: Exchange) -> AsyncIterator[tuple[bytes, int]]:
     except Disconnected:
         yield b"", CLIENT_GONE
     except Exception as error:
-        failure = from_exception(error)
-        if failure.code == "internal_error":
-            log.exception("answer failed", exc_info=error)
+        failure = exchange.state.failure(error)
         yield _event(failure.body()), failure.status
 
 

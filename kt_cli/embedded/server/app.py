@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from kt_cli.embedded.server.answer import CLIENT_GONE, EventStream, Exchange, answer_whole
-from kt_cli.embedded.server.errors import ApiError, from_exception, model_not_found, unknown_route
+from kt_cli.embedded.server.errors import ApiError, model_not_found, unknown_route
 from kt_cli.embedded.server.fields import parse_body
 from kt_cli.embedded.server.guard import KeyGuard, read_body
 from kt_cli.embedded.server.metrics import CONTENT_TYPE
@@ -29,7 +28,6 @@ from kt_cli.embedded.server.submit import submit
 
 Parse = Callable[[Mapping[str, Any]], ChatRequest | CompletionRequest]
 Endpoint = Callable[[Request], Awaitable[Any]]
-log = logging.getLogger(__name__)
 
 
 def create_app(state: State) -> Any:
@@ -65,10 +63,7 @@ def _generate(state: State, name: str, parse: Parse) -> Endpoint:
         except ClientDisconnect:
             response = Response(status_code=CLIENT_GONE)
         except Exception as error:
-            failure = from_exception(error)
-            if failure.code == "internal_error":
-                log.exception("request failed", exc_info=error)
-            response = error_response(failure)
+            response = error_response(state.failure(error))
         if not isinstance(response, EventStream):
             state.metrics.count(name, response.status_code)
         return response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, NotReadyError
 
 
 class ApiError(Exception):
@@ -80,5 +80,6 @@ def from_exception(error: BaseException) -> ApiError:
         return error
     if isinstance(error, KtError):
         text = ": ".join(filter(None, (error.what, error.why)))
-        return ApiError(500, text, code="engine_error")
+        status = 503 if isinstance(error, NotReadyError) else 500
+        return ApiError(status, text, code="engine_error")
     return ApiError(500, f"Internal error: {type(error).__name__}", code="internal_error")

@@ -19,7 +19,7 @@ class Report:
     def listening(self, url: str) -> None:
         self._line(f"listening {url}")
 
-    def progress(self, fraction: float, stage: str) -> None:
+    def progress(self, stage: str, fraction: float) -> None:
         self._line(f"progress {min(1.0, max(0.0, fraction)):.2f} {' '.join(stage.split())}")
 
     def ready(self, url: str) -> None:

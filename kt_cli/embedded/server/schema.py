@@ -21,6 +21,8 @@ from kt_cli.embedded.server.messages import parse_messages
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
+LEAST_TOP_P = 1e-9
+"""What 0 means: the likeliest token alone."""
 COMPLETION_MAX_TOKENS = 16
 """What `/v1/completions` of OpenAI answers when `max_tokens` is absent."""
 
@@ -89,7 +91,7 @@ def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
 def _sampling(fields: Fields, max_tokens: int, logprobs: int | None) -> Sampling:
     return Sampling(
         temperature=fields.number("temperature", 1.0, 0.0, 2.0),
-        top_p=fields.number("top_p", 1.0, 0.0, 1.0),
+        top_p=max(LEAST_TOP_P, fields.number("top_p", 1.0, 0.0, 1.0)),
         top_k=max(0, fields.integer("top_k", 0, -1, 2**31)),
         min_p=fields.number("min_p", 0.0, 0.0, 1.0),
         repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),

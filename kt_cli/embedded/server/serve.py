@@ -25,7 +25,8 @@ GRACE_S = 1
 CLOSE_S = 0.5
 """Time for the engine to put its things away."""
 
-Progress = Callable[[float, str], None]
+Progress = Callable[[str, float], None]
+"""What is being done, and how much of the whole, 0 to 1."""
 Load = Callable[[Progress], Engine]
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Service:
         self._report = report
         self._engine: Engine | None = None
         self._failure: KtError | None = None
+        state.on_lost = self._fail
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(state),
@@ -82,9 +84,9 @@ class Service:
         else:
             self._call(self._on_ready, engine)
 
-    def _on_progress(self, fraction: float, stage: str) -> None:
-        self._report.progress(fraction, stage)
-        self._call(self._state.report, fraction, stage)
+    def _on_progress(self, stage: str, fraction: float) -> None:
+        self._report.progress(stage, fraction)
+        self._call(self._state.report, stage, fraction)
 
     def _on_ready(self, engine: Engine) -> None:
         self._engine = engine

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from kt_cli.embedded.api import Engine, Handle
-from kt_cli.embedded.server.errors import loading, overloaded, shutting_down
+from kt_cli.embedded.server.errors import (
+    ApiError,
+    from_exception,
+    loading,
+    overloaded,
+    shutting_down,
+)
 from kt_cli.embedded.server.generation import Generation
 from kt_cli.embedded.server.metrics import Metrics
+from kt_cli.errors import KtError, NotReadyError
 
 Phase = Literal["loading", "ready", "stopping"]
 MAX_IN_FLIGHT = 1024
 """Answers running or waiting; each one costs a thread."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +48,10 @@ class State:
         self._progress: tuple[float, str] = (0.0, "starting")
         self._engine: Engine | None = None
         self._running: set[Generation] = set()
+        self.on_lost: Callable[[KtError], None] | None = None
+        """Called when the engine says that it will never answer again."""
 
-    def report(self, fraction: float, stage: str) -> None:
+    def report(self, stage: str, fraction: float) -> None:
         self._progress = (fraction, stage)
 
     def ready(self, engine: Engine) -> None:
@@ -52,6 +64,15 @@ class State:
         self._phase = "stopping"
         for generation in tuple(self._running):
             generation.stop(shutting_down())
+
+    def failure(self, error: BaseException) -> ApiError:
+        """The answer to a request whose engine raised `error`."""
+        if isinstance(error, NotReadyError) and self.on_lost is not None:
+            self.on_lost(error)
+        failure = from_exception(error)
+        if failure.code == "internal_error":
+            log.error("request failed", exc_info=error)
+        return failure
 
     @property
     def engine(self) -> Engine:

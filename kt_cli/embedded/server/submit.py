@@ -30,7 +30,7 @@ async def submit(state: State, request: ChatRequest | CompletionRequest) -> Gene
     state.room_for(count * request.n)
     prompts = await asyncio.to_thread(_prompts, engine, request)
     param = "messages" if isinstance(request, ChatRequest) else "prompt"
-    jobs = [Job(p, _fit(p, request, engine.context, param)) for p in prompts]
+    jobs = [Job(p, _fit(p, request, _room(engine), param)) for p in prompts]
     state.room_for(count * request.n)
     return state.start(_submit_all(state.engine, jobs, request.n, param))
 
@@ -47,6 +47,11 @@ def _render(render: Callable[..., list[int]], request: ChatRequest) -> list[int]
     except ValueError as error:
         message = f"The chat template of this model refuses the messages: {error}"
         raise bad_request(message, "messages", "invalid_value") from None
+
+
+def _room(engine: Engine) -> int:
+    """Tokens one request may have; the KV cache can be smaller than the context."""
+    return min(engine.context, engine.stats().kv_total)
 
 
 def _fit(prompt: Sequence[int], request: Common, context: int, param: str) -> Sampling:
@@ -72,7 +77,8 @@ def _submit_all(engine: Engine, jobs: Sequence[Job], n: int, param: str) -> list
     except ValueError as error:
         for handle in handles:
             handle.cancel()
-        raise context_exceeded(str(error), param) from None
+        wrong = "logit_bias" if "logit_bias" in str(error) else param
+        raise bad_request(f"Invalid '{wrong}': {error}", wrong, "invalid_value") from None
     return handles
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kt_cli.embedded.api import Chunk, Handle, Sampling, Stats, TokenLogprob
+from kt_cli.errors import NotReadyError
 
 GREETING = ("Hel", "lo", " wor", "ld", "!")
 
@@ -24,6 +25,8 @@ class Script:
     cached: int = 0
     fail_after: int | None = None
     load_s: float = 0.0
+    kv_total: int = 1000
+    dead: bool = False
 
 
 class FakeHandle:
@@ -104,6 +107,10 @@ class FakeEngine:
         return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages))
 
     def submit(self, prompt: Sequence[int], sampling: Sampling) -> Handle:
+        if self.script.dead:
+            raise NotReadyError("the engine has failed", "out of memory")
+        if any(token > 50_000 for token, _ in sampling.logit_bias):
+            raise ValueError("logit_bias has tokens outside the vocabulary")
         if len(prompt) + sampling.max_tokens > self.context:
             raise ValueError("too long")
         self.submitted.append(sampling)
@@ -141,7 +148,7 @@ class FakeEngine:
                 running=len(running),
                 waiting=len(self.queue),
                 kv_used=sum(running),
-                kv_total=1000,
+                kv_total=self.script.kv_total,
                 prompt_tokens=self.prompt_tokens,
                 generated_tokens=self.generated,
                 requests_finished=self.finished,

@@ -78,6 +78,7 @@ BAD_CHAT = [
     ({"stop": ["x"] * 17}, "stop", "array_above_max_length"),
     ({"logit_bias": {"a": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
+    ({"logit_bias": {"99999": 1}}, "logit_bias", "invalid_value"),
     ({"logit_bias": [1]}, "logit_bias", "invalid_type"),
     ({"top_logprobs": 3}, "top_logprobs", "invalid_value"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "integer_above_max_value"),

@@ -15,7 +15,9 @@ from embedded.server.fake import Script, wait_until
 from embedded.server.running import serving
 from kt_cli.embedded.server import Limits
 
-ENDLESS = Script(reply=lambda _: ["x"] * 10_000, pause=0.01, slots=1, context=100_000)
+ENDLESS = Script(
+    reply=lambda _: ["x"] * 10_000, pause=0.01, slots=1, context=100_000, kv_total=100_000
+)
 STUCK = Script(pause=60.0, slots=1)
 BODY = {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -27,7 +29,7 @@ def lines_until_end(url: str, body: dict[str, object]) -> list[str]:
 
 def test_health_and_requests_while_loading():
     with serving(ready=False) as server:
-        server.on_loop(server.state.report, 0.42, "layer 12/30")
+        server.on_loop(server.state.report, "layer 12/30", 0.42)
         health = httpx.get(f"{server.url}/health")
         assert health.status_code == 503
         assert health.json()["status"] == "loading"

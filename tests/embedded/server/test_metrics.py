@@ -41,7 +41,9 @@ def test_a_request_is_counted_and_timed():
 
 
 def test_running_waiting_and_gone_clients():
-    script = Script(reply=lambda _: ["x"] * 10_000, pause=0.01, slots=1, context=100_000)
+    script = Script(
+        reply=lambda _: ["x"] * 10_000, pause=0.01, slots=1, context=100_000, kv_total=100_000
+    )
     body = {"model": "fake", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     with serving(script) as server:
         url = f"{server.url}/v1/chat/completions"

@@ -113,6 +113,13 @@ def test_answer_may_fill_the_context_when_no_length_is_given(client, server):
     assert server.engine.submitted[0].max_tokens == 256 - len("<user>hi")
 
 
+def test_a_small_kv_cache_bounds_an_answer_of_any_length():
+    with serving(Script(context=256, kv_total=40)) as server:
+        assert server.chat().status_code == 200
+        assert server.engine.submitted[0].max_tokens == 40 - len("<user>hi")
+        assert server.chat(max_tokens=100).json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_length_is_the_reason_when_tokens_run_out(client):
     answer = client.chat.completions.create(model="fake", messages=HELLO, max_tokens=2)
     assert answer.choices[0].message.content == "Hello"

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import kt_cli
 from embedded.server.fake import wait_until
 
 TESTS = Path(__file__).parents[2]
@@ -26,7 +27,7 @@ class Process:
     def __init__(self, *argv: str, **env: str) -> None:
         command = [sys.executable, str(Path(__file__).with_name("fake_main.py")), *argv]
         clean = {k: v for k, v in os.environ.items() if k not in ("KT_API_KEY", "OMP_NUM_THREADS")}
-        path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join([str(TESTS), str(Path(kt_cli.__file__).parents[1])])
         self.popen = subprocess.Popen(
             command,
             env={**clean, "PYTHONPATH": path, **env},
@@ -132,6 +133,15 @@ def test_a_failed_load_is_one_line_and_an_exit_code(model, code):
         assert process.popen.wait(10) == code
     assert set(failure) == {"what", "why", "fix"}
     assert all(failure.values())
+
+
+def test_an_engine_that_died_ends_the_process_with_its_reason():
+    with started("--model", "dead", "--name", "m") as process:
+        url = process.line("ready")
+        response = httpx.post(f"{url}/v1/completions", json={"model": "m", "prompt": "x"})
+        assert response.status_code == 503
+        assert process.popen.wait(5) == 8
+        assert json.loads(process.line("failed"))["why"] == "out of memory"
 
 
 def test_a_busy_port_fails_before_loading():
