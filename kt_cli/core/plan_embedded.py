@@ -125,7 +125,9 @@ def _width(dtype: str) -> float:
 
 def _expert_width(facts: EmbeddedFacts, choice: Choice) -> float:
     """torch's operator holds experts in the compute type, `kt_moe` in their own format."""
-    return _width(choice.dtype) if choice.backend == "torch" else facts.methods[choice.method]
+    if choice.backend == "torch":
+        return _width(choice.dtype)
+    return facts.methods.get(choice.method, DTYPE_BYTES["bf16"])
 
 
 def _expert_form(choice: Choice) -> str:
@@ -271,7 +273,7 @@ def _impossible(case: Case, choice: Choice) -> Iterator[Problem]:
     if choice.device != "cpu" and case.gpu(choice.device) is None:
         have = ", ".join(f"cuda:{g.index}" for g in case.machine.gpus) or "no GPU"
         yield Problem(f"device {choice.device} is not there", f"this machine has {have}")
-    if choice.backend != "torch" and choice.method not in case.facts.methods:
+    if case.wishes.fixed("kt_method") and choice.method not in case.facts.methods:
         names = ", ".join(case.facts.methods)
         why = f"its formats: {names}"
         yield Problem(f"the embedded engine has no expert format {choice.method}", why)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from kt_cli.core.facts import Method
@@ -16,7 +17,7 @@ from kt_cli.core.plan import Decision, Plan
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_values
 from kt_cli.core.sglang_ledger import pools_of
 from kt_cli.core.sglang_problems import problems_of
-from kt_cli.core.sglang_solve import fraction, solve, target_context
+from kt_cli.core.sglang_solve import all_on_gpu, fraction, solve, target_context
 from kt_cli.core.sglang_speed import sglang_speed
 from kt_cli.core.units import gb
 
@@ -43,16 +44,19 @@ def plan_sglang(case: SglangCase) -> Plan:
 def _draft(case: SglangCase, method: Method | None) -> SglangChoice:
     wishes = case.wishes
     splits = tp_values(case)
-    kv = wishes.get("kv_cache_dtype") or "bf16"
     nodes = _nodes(case, method)
-    return SglangChoice(
+    draft = SglangChoice(
         tp=wishes.get("tp") or (splits[0] if splits else 1),
         nodes=nodes,
         method=method.name if method else wishes.get("kt_method") or "",
         threads=wishes.get("cpu_threads") or _threads(case, nodes),
-        kv_dtype=kv,
+        kv_dtype=wishes.get("kv_cache_dtype") or "bf16",
         requests=wishes.get("max_running_requests") or case.facts.requests,
     )
+    if wishes.fixed("tp"):
+        return draft
+    fewer = (replace(draft, tp=tp) for tp in sorted(splits))
+    return next((d for d in fewer if all_on_gpu(case, d)), draft)
 
 
 def _method(case: SglangCase) -> tuple[Method | None, str]:
@@ -204,6 +208,8 @@ def _tp_why(case: SglangCase, choice: SglangChoice) -> str:
     have = len(nvidia(case.machine))
     if choice.tp == have:
         return "all GPUs" if have > 1 else "one GPU"
+    if not choice.method:
+        return f"of {have} GPUs; all experts fit, and fewer GPUs talk less"
     return f"of {have} GPUs; heads, expert width and the model's limit allow no better split"
 
 

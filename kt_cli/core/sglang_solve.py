@@ -56,7 +56,7 @@ def fixed(case: SglangCase) -> Fixed:
 
 def solve(case: SglangCase, draft: SglangChoice) -> SglangChoice:
     """The best choice around what is fixed; it may not fit, the ledger says so."""
-    on_gpu = _all_on_gpu(case, draft)
+    on_gpu = all_on_gpu(case, draft)
     if on_gpu:
         return on_gpu
     set_ = fixed(case)
@@ -110,7 +110,7 @@ def _first(case: SglangCase, options: Iterator[SglangChoice], other: SglangChoic
     return next((o for o in options if fits(case, o)), other)
 
 
-def _all_on_gpu(case: SglangCase, draft: SglangChoice) -> SglangChoice | None:
+def all_on_gpu(case: SglangCase, draft: SglangChoice) -> SglangChoice | None:
     """Every expert on the GPU beside the full context: kt-kernel is not needed."""
     wanted: tuple[Any, ...] = ("kt_method", "weights_path", "gpu_prefill_threshold")
     asked = case.wishes.get("gpu_experts")

@@ -1,0 +1,149 @@
+"""Presets against figures published elsewhere than where their geometry comes from."""
+
+from __future__ import annotations
+
+import pytest
+
+from kt_cli.catalog.find import lookup
+from kt_cli.catalog.presets import load_presets, preset_model
+from kt_cli.core.kv import kv_cost
+from kt_cli.core.model import Model
+
+PRESETS = {p.name: p for p in load_presets()}
+
+TOTALS = {
+    "DeepSeek-V2-Lite": 15.7,
+    "DeepSeek-V2": 236,
+    "DeepSeek-V3": 685,
+    "DeepSeek-V4-Flash": 284,
+    "Kimi-K2-Instruct": 1026,
+    "Qwen2-57B-A14B": 57.4,
+    "Qwen3-30B-A3B": 30.5,
+    "Qwen3-235B-A22B": 235,
+    "Qwen3-Next-80B-A3B": 80,
+    "Qwen3.5-35B-A3B": 35,
+    "Qwen3.5-397B-A17B": 397,
+    "GLM-4.5": 358,
+    "GLM-4.5-Air": 110,
+    "GLM-5": 754,
+    "MiniMax-M2": 229,
+    "MiniMax-M3": 428,
+    "Mixtral-8x7B": 46.7,
+    "Mixtral-8x22B": 141,
+    "Llama-4-Scout": 109,
+    "Llama-4-Maverick": 400,
+    "SmallThinker-21B-A3B": 21,
+    "gpt-oss-20b": 20.9,
+    "gpt-oss-120b": 117,
+    "OLMoE-1B-7B": 6.9,
+}
+"""Billions of parameters on the model cards."""
+
+BYTES = {"DeepSeek-V3": 688.6, "Kimi-K2-Thinking": 594, "gpt-oss-20b": 13.8, "gpt-oss-120b": 65.2}
+"""Gigabytes of the published files."""
+
+REQUIRED = {
+    "DeepSeek-V2-Lite",
+    "DeepSeek-V2",
+    "DeepSeek-V3",
+    "DeepSeek-V3-0324",
+    "DeepSeek-V3.1",
+    "DeepSeek-V3.2",
+    "DeepSeek-R1",
+    "DeepSeek-R1-0528",
+    "DeepSeek-V4-Flash",
+    "Kimi-K2-Instruct",
+    "Kimi-K2-Instruct-0905",
+    "Kimi-K2-Thinking",
+    "Kimi-K2.5",
+    "Qwen2-57B-A14B",
+    "Qwen3-30B-A3B",
+    "Qwen3-235B-A22B",
+    "Qwen3-Next-80B-A3B",
+    "Qwen3-Coder-Next",
+    "Qwen3.5-35B-A3B",
+    "Qwen3.5-397B-A17B",
+    "GLM-4.5",
+    "GLM-4.5-Air",
+    "GLM-4.6",
+    "GLM-4.7",
+    "GLM-5",
+    "GLM-5.1",
+    "GLM-5.2",
+    "MiniMax-M2",
+    "MiniMax-M2.1",
+    "MiniMax-M2.5",
+    "MiniMax-M2.7",
+    "MiniMax-M3",
+    "Mixtral-8x7B",
+    "Mixtral-8x22B",
+    "Llama-4-Scout",
+    "Llama-4-Maverick",
+    "SmallThinker-21B-A3B",
+    "gpt-oss-120b",
+    "OLMoE-1B-7B",
+}
+
+
+def model(name: str) -> Model:
+    return preset_model(PRESETS[name])
+
+
+def test_every_model_of_the_field_has_a_preset_with_a_source() -> None:
+    assert set(PRESETS) >= REQUIRED
+    assert all(p.source and p.repos for p in PRESETS.values())
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_parameters_are_those_of_the_model_card(name: str) -> None:
+    assert model(name).total_parameters / 1e9 == pytest.approx(TOTALS[name], rel=0.025)
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_bytes_are_those_of_the_published_files(name: str) -> None:
+    assert model(name).total_bytes / 1e9 == pytest.approx(BYTES[name], rel=0.01)
+
+
+def test_kv_cache_of_deepseek_v3_takes_70272_bytes_a_token() -> None:
+    assert kv_cost(model("DeepSeek-V3").attention, 2).token == 70272
+
+
+def test_latent_cache_is_not_split_over_gpus() -> None:
+    attention = model("DeepSeek-V3").attention
+    assert kv_cost(attention, 2, tp=8).token == kv_cost(attention, 2).token
+
+
+def test_hybrid_models_keep_a_state_for_each_request() -> None:
+    cost = kv_cost(model("Qwen3-Next-80B-A3B").attention, 2)
+    assert cost.token == 12 * 2 * (256 + 256) * 2
+    assert cost.request == 36 * (32 * 128 * 128 * 4 + (2 * 16 * 128 + 32 * 128) * 3 * 2)
+
+
+def test_windowed_layers_stop_at_the_window() -> None:
+    cost = kv_cost(model("gpt-oss-20b").attention, 2)
+    long, longer = cost.total(10_000, 1), cost.total(20_000, 1)
+    assert longer - long == 10_000 * 12 * 8 * 128 * 2
+
+
+def test_compressed_attention_keeps_every_fourth_and_every_128th_token() -> None:
+    cost = kv_cost(model("DeepSeek-V4-Flash").attention, 2)
+    per_layer = 512 * 2 + 132
+    assert cost.token == -(-21 * per_layer // 4) + -(-20 * per_layer // 128)
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [("r1", "DeepSeek-R1-0528"), ("k2", "Kimi-K2-Thinking"), ("m2", "MiniMax-M2"),
+     ("v3.2", "DeepSeek-V3.2"), ("m2.1", "MiniMax-M2.1"), ("v3-0324", "DeepSeek-V3-0324")],
+)  # fmt: skip
+def test_aliases_mean_what_they_mean_upstream(alias: str, name: str) -> None:
+    found = lookup(alias, list(PRESETS.values()))
+    assert found is not None
+    assert found[0].name == name
+
+
+@pytest.mark.parametrize("alias", ["r1", "k2", "kimi", "v3"])
+def test_an_alias_that_could_mean_two_models_says_so(alias: str) -> None:
+    found = lookup(alias, list(PRESETS.values()))
+    assert found is not None
+    assert found[0].ambiguous[alias]
