@@ -12,7 +12,7 @@ from kt_cli import probe
 from kt_cli.commands.cli import Context, takes
 from kt_cli.core.machine import Machine
 from kt_cli.core.serial import to_plain
-from kt_cli.doctor import Finding, broken, check, drawing, online, reading, report
+from kt_cli.doctor import Facts, Finding, broken, check, drawing, online, reading, report
 from kt_cli.doctor.finding import Severity
 from kt_cli.doctor.gather import gather
 from kt_cli.doctor.repair import Repaired, repair
@@ -66,6 +66,8 @@ def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Findi
         ask_hub=online.ask if options.online else None,
         speed=None if options.quick else reading.speed,
     )
+    if not bandwidth.busy(host, machine.cpu.physical_cores):
+        machine = with_disk(machine, ctx, facts)
     return machine, check(machine, facts)
 
 
@@ -82,6 +84,16 @@ def measured(machine: Machine, ctx: Context, host: probe.Host, force: bool) -> M
     found = bandwidth.measure(host, cores, room)
     if found is None:
         return machine
+    found = replace(found, disk_gbs=machine.measured.disk_gbs)
+    bandwidth.save(ctx.home / "cache", found)
+    return replace(machine, measured=found)
+
+
+def with_disk(machine: Machine, ctx: Context, facts: Facts) -> Machine:
+    """Keeps the slowest disk's speed: loading times are planned with it."""
+    if not facts.read_gbs:
+        return machine
+    found = replace(machine.measured, disk_gbs=round(min(facts.read_gbs.values()), 2))
     bandwidth.save(ctx.home / "cache", found)
     return replace(machine, measured=found)
 

@@ -98,6 +98,8 @@ class Disk:
     total: int
     free: int
     rotational: bool | None = None
+    mount: str = ""
+    """Mount point: places with the same one share their room."""
 
 
 @dataclass(frozen=True, slots=True)

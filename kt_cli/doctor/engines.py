@@ -78,18 +78,22 @@ def _package(engine: Engine) -> str:
 
 def _kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
     """Loading is not enough: the fast parts have to be there and chosen."""
-    if engine.problem:
-        return
+    looks = {"kt_moe": _own_kernels, "kt_kernel": _kt_kernel, "sglang": _sglang}
+    if not engine.problem and engine.name in looks:
+        yield from looks[engine.name](engine, machine)
+
+
+def _own_kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
     details = engine.details
-    if engine.name == "kt_moe" and details.get("available") == "False":
+    variant = details.get("variant", "")
+    if details.get("available") == "False":
         yield warning(
             "kernels",
             what=f"the CPU expert kernels are missing: {details.get('why', 'not built')}",
             why="experts run through PyTorch, at a fraction of the tokens/s",
             fix="install a C++ compiler, then `pip install --force-reinstall --no-deps kt-cli`",
         )
-    variant = details.get("variant", "")
-    if engine.name == "kt_moe" and variant not in ("", "amx") and machine.cpu.has("amx_int8"):
+    elif variant not in ("", "amx") and machine.cpu.has("amx_int8"):
         yield warning(
             "kernels-variant",
             what=f"the CPU expert kernels use {variant} although the processor has AMX: "
@@ -97,14 +101,20 @@ def _kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
             why="prefill is several times slower than with AMX",
             fix="run `unset KT_ISA`, or update the kernel or the hypervisor that withholds AMX",
         )
-    if engine.name == "kt_kernel" and variant == "avx2" and machine.cpu.has("amx_int8"):
+
+
+def _kt_kernel(engine: Engine, machine: Machine) -> Iterator[Finding]:
+    if engine.details.get("variant") == "avx2" and machine.cpu.has("amx_int8"):
         yield warning(
             "kt-kernel-variant",
             what="kt_kernel loads its AVX2 variant although the processor has AMX",
             why="AMXINT4 and AMXINT8 refuse to start and prefill is several times slower",
             fix="run `unset KT_KERNEL_CPU_VARIANT`, or `export KT_KERNEL_CPU_VARIANT=amx`",
         )
-    if problem := details.get("sgl_kernel"):
+
+
+def _sglang(engine: Engine, machine: Machine) -> Iterator[Finding]:
+    if problem := engine.details.get("sgl_kernel"):
         yield Finding(
             "sgl-kernel",
             "error" if machine.gpus else "info",
@@ -112,7 +122,7 @@ def _kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
             why="SGLang fails at the first request" if machine.gpus else "no GPU here to use them",
             fix="install all of `ktransformers[sglang]` in one version" if machine.gpus else "",
         )
-    if engine.name == "sglang" and details.get("kt") == "no":
+    if engine.details.get("kt") == "no":
         yield warning(
             "sglang-kt",
             "this SGLang has no CPU experts",

@@ -11,6 +11,7 @@ from pathlib import Path
 SIZE = 64 << 20
 BLOCK = 4 << 20
 ROOM = 1 << 30
+PASSES = 2
 
 
 def speed(place: Path) -> float | None:
@@ -25,7 +26,7 @@ def speed(place: Path) -> float | None:
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            return _read(file.name)
+            return max(_read(file.name) for _ in range(PASSES))
     except OSError:
         return None
 

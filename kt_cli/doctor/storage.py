@@ -15,11 +15,11 @@ SLOW_GBS = 0.3
 
 
 def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
-    seen: set[tuple[int, int]] = set()
+    seen: set[str] = set()
     for disk in machine.disks:
-        # Places on one file system have the same figures; say them once.
-        if (disk.total, disk.free) not in seen:
-            seen.add((disk.total, disk.free))
+        place = disk.mount or disk.path
+        if place not in seen:
+            seen.add(place)
             yield _room(disk)
             yield from _speed(disk, facts.read_gbs.get(disk.path))
 

@@ -30,7 +30,7 @@ def hub_cache(host: Host) -> Path:
 
 def rotational(host: Host, place: Path) -> bool | None:
     """True for a spinning disk, False for a solid one, None for memory, networks and unknowns."""
-    number, source = _mount(host, place)
+    number, source, _ = _mount(host, place)
     for block in host.names("/sys/block"):
         spins = host.number(f"/sys/block/{block}/queue/rotational")
         if spins is not None and _is_on(host, block, number, source):
@@ -44,7 +44,7 @@ def _disk(host: Host, place: Path) -> Disk | None:
         total, free = host.usage(existing(host, place))
     except OSError:
         return None
-    return Disk(str(place), total, free, rotational(host, place))
+    return Disk(str(place), total, free, rotational(host, place), _mount(host, place)[2])
 
 
 def existing(host: Host, place: Path) -> Path:
@@ -64,16 +64,15 @@ def _is_on(host: Host, block: str, number: str, source: str) -> bool:
     )
 
 
-def _mount(host: Host, place: Path) -> tuple[str, str]:
-    """(major:minor, source) of the mount that holds the path: the longest mount point wins."""
-    best: tuple[str, str] = ("", "")
-    longest = -1
+def _mount(host: Host, place: Path) -> tuple[str, str, str]:
+    """(major:minor, source, point) of the mount that holds the path: the longest point wins."""
+    best = ("", "", "")
     for line in host.text("/proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields, kind = left.split(), right.split()
         if len(fields) < 5 or len(kind) < 2:
             continue
         point = fields[4].replace("\\040", " ")
-        if place.is_relative_to(point) and len(point) >= longest:
-            best, longest = (fields[2], kind[1]), len(point)
+        if place.is_relative_to(point) and len(point) >= len(best[2]):
+            best = (fields[2], kind[1], point)
     return best

@@ -220,6 +220,7 @@ def test_disks(captured) -> None:
     home, hub = captured("desktop").disks
     assert (home.path, hub.path) == ("/home/ada/.local/share/kt", "/home/ada/hf/hub")
     assert (home.total, home.free, home.rotational) == (4 * 10**12, 3 * 10**12, False)
+    assert home.mount == hub.mount == "/"
 
 
 def test_disk_kind_follows_the_longest_mount(tmp_path: Path) -> None:
@@ -231,7 +232,9 @@ def test_disk_kind_follows_the_longest_mount(tmp_path: Path) -> None:
         file = tmp_path / "sys/block/sdb" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    assert [d.rotational for d in tree.machine().disks] == [True, True]
+    disks = tree.machine().disks
+    assert [d.rotational for d in disks] == [True, True]
+    assert [d.mount for d in disks] == ["/home/ada/.local", "/home/ada/hf"]
 
 
 @pytest.mark.parametrize(
