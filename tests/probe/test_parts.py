@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kt_cli import probe
 from kt_cli.core.machine import Core, Measured
 from kt_cli.errors import NotFoundError, UsageError
-from kt_cli.probe import bandwidth, cpu, cpulist, pci, toml, visible
+from kt_cli.probe import bandwidth, cpu, cpulist, disk, pci, toml, visible
 from kt_cli.probe.host import Host, Ran, run_tool
 from tests.probe import trees
 
@@ -233,6 +233,19 @@ def test_errors_in_a_machine_file_name_file_and_field(
 def test_a_machine_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         toml.load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("env", "place"),
+    [
+        ({"HF_HUB_CACHE": "/a/hub", "HF_HOME": "/b"}, "/a/hub"),
+        ({"HF_HOME": "/b"}, "/b/hub"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/hub"),
+        ({}, str(Path.home() / ".cache/huggingface/hub")),
+    ],
+)
+def test_the_hubs_cache_is_where_the_hub_keeps_it(env: dict[str, str], place: str) -> None:
+    assert str(disk.hub_cache(Host(env=env))) == place
 
 
 def test_measurements_are_kept(tmp_path: Path) -> None:

@@ -84,8 +84,11 @@ def test_the_deep_look_survives_what_the_packages_do(tmp_path: Path) -> None:
 
 
 def test_an_import_that_hangs_is_a_finding(tmp_path: Path) -> None:
+    def impatient(argv: Sequence[str], timeout: float) -> Ran:
+        return run_tool(argv, 4 if "torch" in argv else timeout)
+
     slow = {"torch-1": "import time\ntime.sleep(60)\n", "kt_cli-1": KT_MOE}
-    found = by_name(stack.read(Host(), [environment(tmp_path, slow)], deep=True, timeout=1.5))
+    found = by_name(stack.read(Host(run=impatient), [environment(tmp_path, slow)], deep=True))
     assert {n: e.problem for n, e in found.items()} == {
         "torch": "import took too long",
         "kt_moe": "",
