@@ -65,7 +65,7 @@ def titles(report: Report) -> Sequence[str]:
 def _cells(row: Row, limits: Limits) -> list[str]:
     return [
         row.engine,
-        f"{row.format} backward" if row.backward else row.format,
+        f"{row.format} bwd" if row.backward else row.format,
         str(row.tokens),
         str(row.threads),
         f"{row.ms:.3f}",

@@ -4,16 +4,22 @@ Importing needs numpy only and never fails for want of the compiled part: `avail
 it can be used here and `why` says why not.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from kt_moe import limits
 from kt_moe._native import IsaError, KernelsUnavailable, available, why
 from kt_moe.cpu import CpuInfo, cpu_info, set_threads, threads, use_isa
 from kt_moe.experts import Experts
 from kt_moe.packfile import PackFileError
 
+if TYPE_CHECKING:
+    from kt_moe.compat import KTMoEWrapper
+
 __all__ = [
     "CpuInfo",
     "Experts",
     "IsaError",
+    "KTMoEWrapper",
     "KernelsUnavailable",
     "PackFileError",
     "available",
@@ -24,3 +30,12 @@ __all__ = [
     "use_isa",
     "why",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`KTMoEWrapper` needs torch, which is imported when it is asked for."""
+    if name == "KTMoEWrapper":
+        from kt_moe.compat import KTMoEWrapper
+
+        return KTMoEWrapper
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensors:
+class Tensors(Mapping[str, npt.NDArray[Any]]):
     """The tensors of every safetensors file of a folder, or of one file."""
 
     where: Path
@@ -52,8 +52,11 @@ class Tensors:
             entries.update(_read_header(file))
         return cls(path, entries)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self.entries
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)

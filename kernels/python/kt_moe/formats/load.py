@@ -38,13 +38,18 @@ def to_experts(
     act: ActName = "silu",
     target: Target | None = None,
     group: int | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> Loaded:
-    """`count` experts (gate, up, down), taken one at a time; `target` None: the nearest format."""
+    """`count` experts (gate, up, down), taken one at a time; `target` None: the nearest format.
+
+    `shape` is the (intermediate, hidden) that gate must have; None takes the first one's.
+    """
     experts: Experts | None = None
     error, seen = 0.0, 0
     for seen, triple in enumerate(triples, 1):
         if experts is None:
-            experts = _empty(triple, count, top_k, act, target, group)
+            shape = shape or triple[0].shape
+            experts = _empty(triple, shape, count, top_k, act, target, group)
         _check(triple, experts, seen - 1)
         weights = [_floats(m) for m in triple]
         experts.set_expert(seen - 1, *weights)
@@ -70,13 +75,19 @@ def nearest(matrix: Matrix) -> tuple[Target, int]:
 
 
 def _empty(
-    triple: Triple, count: int, top_k: int, act: ActName, target: Target | None, group: int | None
+    triple: Triple,
+    shape: tuple[int, int],
+    count: int,
+    top_k: int,
+    act: ActName,
+    target: Target | None,
+    group: int | None,
 ) -> Experts:
     near = [nearest(m) for m in triple]
     kinds = {kind for kind, _ in near}
     format_: Target = target or (near[0][0] if len(kinds) == 1 else "int8")
     shared = min(g for _, g in near)
-    intermediate, hidden = triple[0].shape
+    intermediate, hidden = shape
     return Experts(
         count,
         hidden,
