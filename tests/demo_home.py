@@ -5,6 +5,8 @@ folder of this test session. Nothing is skipped: without weights and network tes
 """
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,11 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home_with_weights(demo_home: Path, tmp_path: Path) -> Path:
-    """A home of the test's own: the weights are fetched, no model is built."""
+def home_with_weights(demo_home: Path, tmp_path: Path) -> Iterator[Path]:
+    """A home of the test's own: the weights are fetched, no model is built. Removed afterwards."""
     cache = tmp_path / "cache" / "demo"
     cache.mkdir(parents=True)
     for file in (demo_home / "cache" / "demo").glob("*.gguf"):
         (cache / file.name).symlink_to(file)
-    return tmp_path
+    yield tmp_path
+    shutil.rmtree(tmp_path / "models", ignore_errors=True)

@@ -9,5 +9,15 @@ from kt_cli.catalog.describe import from_config
 from kt_cli.catalog.find import find
 from kt_cli.catalog.local import read
 from kt_cli.catalog.presets import Preset, load_presets, preset_model
+from kt_cli.catalog.remote_files import read_remote, remote
 
-__all__ = ["Preset", "find", "from_config", "load_presets", "preset_model", "read"]
+__all__ = [
+    "Preset",
+    "find",
+    "from_config",
+    "load_presets",
+    "preset_model",
+    "read",
+    "read_remote",
+    "remote",
+]

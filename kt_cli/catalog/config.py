@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from kt_cli.errors import KtError, NotFoundError, TransferError
+from kt_cli.errors import KtError
 
 TEXT_KEYS = ("text_config", "llm_config", "language_config")
 
@@ -81,20 +79,3 @@ class Config:
             f"`{key}` {state}, {wanted} is needed",
             "check that this is the configuration of the model",
         )
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises NotFoundError or TransferError."""
-    if not path.is_file():
-        raise NotFoundError(f"no {path.name} in {path.parent}", "a model's folder has one")
-    return parse(path.read_bytes(), str(path))
-
-
-def parse(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise TransferError(f"{where} is no JSON", str(error), "download it again") from error
-    if not isinstance(values, dict):
-        raise TransferError(f"{where} is no JSON object", "", "download it again")
-    return values

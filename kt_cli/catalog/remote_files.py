@@ -1,0 +1,123 @@
+"""A model on a hub → `Model`, before any download: configuration and headers by range requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+from kt_cli.catalog.describe import from_tensors
+from kt_cli.core.model import Model
+from kt_cli.errors import AuthError, NotFoundError, TransferError
+from kt_cli.weights.headers import INDEX, TensorInfo, header_length, parse_header
+from kt_cli.weights.index import index_of, require_agreement
+from kt_cli.weights.jsonfile import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+ENDPOINT = "https://huggingface.co"
+SINGLE = "model.safetensors"
+FIRST_BYTES = 256 * 1024
+"""Most headers fit, so one request reads them."""
+CONNECTIONS = 8
+MAX_TEXT = 64_000_000
+TIMEOUT_S = 30.0
+
+
+class Files(Protocol):
+    """The files of one revision of a repository."""
+
+    @property
+    def where(self) -> str: ...
+
+    def read(self, path: str, start: int, end: int) -> tuple[bytes, int]:
+        """Bytes from `start` up to `end`, fewer where the file ends, and the size of the file.
+
+        Raises NotFoundError, AuthError or TransferError.
+        """
+        ...
+
+
+def remote(repo: str, revision: str = "main", endpoint: str = ENDPOINT, token: str = "") -> Model:
+    """Raises NotFoundError, AuthError, TransferError, or KtError for what is not known."""
+    with hub_files(repo, revision, endpoint, token) as files:
+        return replace(read_remote(files, repo.rpartition("/")[2]), repo=repo)
+
+
+def read_remote(files: Files, name: str) -> Model:
+    config = parse(files.read("config.json", 0, MAX_TEXT)[0], f"{files.where}/config.json")
+    tensors = (info for held in _shards(files).values() for info in held.values())
+    return from_tensors(config, tensors, name, files.where)
+
+
+def _shards(files: Files) -> Mapping[str, Mapping[str, TensorInfo]]:
+    try:
+        index = files.read(INDEX, 0, MAX_TEXT)[0]
+    except NotFoundError:
+        return {SINGLE: _header(files, SINGLE)}
+    weight_map = index_of(index, f"{files.where}/{INDEX}")
+    names = sorted(set(weight_map.values()))
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        headers = list(pool.map(lambda name: _header(files, name), names))
+    shards = dict(zip(names, headers, strict=True))
+    require_agreement(weight_map, shards, files.where)
+    return shards
+
+
+def _header(files: Files, name: str) -> dict[str, TensorInfo]:
+    where = f"{files.where}/{name}"
+    content, size = files.read(name, 0, FIRST_BYTES)
+    length = header_length(content[:8], size, where)
+    if 8 + length > len(content):
+        content += files.read(name, len(content), 8 + length)[0]
+    return parse_header(content[8 : 8 + length], size, where)
+
+
+@dataclass(frozen=True, slots=True)
+class HubFiles:
+    """Hugging Face's way to name files; a server that ignores ranges is refused."""
+
+    session: httpx.Client
+    where: str
+    base: str
+
+    def read(self, path: str, start: int, end: int) -> tuple[bytes, int]:
+        import httpx
+
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        try:
+            answer = self.session.get(f"{self.base}/{quote(path)}", headers=headers)
+        except httpx.HTTPError as error:
+            fix = "check the network, or give a folder on this machine"
+            raise TransferError(f"cannot reach {self.where}", str(error), fix) from error
+        self._require(answer, path)
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        return answer.content, int(size) if size.isdigit() else len(answer.content)
+
+    def _require(self, answer: httpx.Response, path: str) -> None:
+        what, status = f"{self.where}/{path}", answer.status_code
+        if status == 404:
+            raise NotFoundError(f"no {what}", "", "check the name of the repository")
+        if status in (401, 403):
+            fix = "accept the model's terms on the hub and set HF_TOKEN"
+            raise AuthError(f"no access to {what}", f"the hub answered {status}", fix)
+        if status == 200 and path.endswith(".safetensors"):
+            raise TransferError(f"cannot read the header of {what}", "the server ignores ranges")
+        if status not in (200, 206):
+            raise TransferError(f"cannot read {what}", f"the hub answered {status}", "try again")
+
+
+@contextmanager
+def hub_files(repo: str, revision: str, endpoint: str, token: str) -> Iterator[HubFiles]:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with httpx.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True) as session:
+        base = f"{endpoint.rstrip('/')}/{quote(repo)}/resolve/{quote(revision, safe='')}"
+        yield HubFiles(session, repo, base)

@@ -1,0 +1,75 @@
+"""Tensors of a folder of safetensors by name, mapped from disk and read when they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kt_cli.errors import KtError, NotFoundError
+from kt_cli.weights.floats import Array, Bytes
+from kt_cli.weights.headers import TensorInfo
+from kt_cli.weights.index import read_shards
+
+if TYPE_CHECKING:
+    import torch
+
+# Floats that numpy lacks are unsigned integers of their width; torch views them as what they are.
+NUMPY: Mapping[str, str] = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4",
+    "U64": "u8", "I64": "i8", "F16": "f2", "F32": "f4", "F64": "f8", "BF16": "u2",
+    "F8_E4M3": "u1", "F8_E5M2": "u1", "F8_E8M0": "u1",
+}  # fmt: skip
+TORCH: Mapping[str, str] = {
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+
+
+class Checkpoint:
+    """Raises what `read_shards` raises when the folder is not whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        shards = read_shards(path)
+        self._infos = {n: info for held in shards.values() for n, info in held.items()}
+        self._files = {name: file for file, held in shards.items() for name in held}
+        self._maps: dict[str, Bytes] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._infos
+
+    def names(self) -> Iterable[str]:
+        return self._infos.keys()
+
+    def info(self, name: str) -> TensorInfo:
+        if name not in self._infos:
+            raise NotFoundError(f"{self.path} has no tensor {name}")
+        return self._infos[name]
+
+    def numpy(self, name: str) -> Array:
+        """A read-only view into the file; bf16 as uint16, fp8 and e8m0 as uint8."""
+        info = self.info(name)
+        kind = NUMPY.get(info.dtype)
+        if kind is None:
+            raise KtError(f"cannot read tensor {name}", f"its dtype {info.dtype} is not known here")
+        part = self._map(self._files[name])[info.start : info.end]
+        view: Array = part.view(f"<{kind}").reshape(info.shape)
+        return view
+
+    def get(self, name: str) -> torch.Tensor:
+        """A copy in memory, in the dtype that the file says."""
+        import torch
+
+        tensor: Any = torch.from_numpy(np.array(self.numpy(name)))
+        dtype = TORCH.get(self.info(name).dtype)
+        return tensor.view(getattr(torch, dtype)) if dtype else tensor
+
+    def _map(self, file: str) -> Bytes:
+        if file not in self._maps:
+            self._maps[file] = np.memmap(self.path / file, dtype=np.uint8, mode="r")
+        return self._maps[file]

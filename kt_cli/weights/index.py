@@ -1,0 +1,77 @@
+"""Which file of a checkpoint holds which tensor: one file, or shards with an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from kt_cli.errors import KtError, NotFoundError, TransferError
+from kt_cli.weights.headers import INDEX, TensorInfo, read_header
+from kt_cli.weights.jsonfile import parse
+
+SHARDS = "*.safetensors"
+SERIES = "model-*-of-*.safetensors"
+REPEAT = "download the model again"
+
+
+Shards = Mapping[str, Mapping[str, TensorInfo]]
+"""File name → what it holds."""
+
+
+def read_shards(folder: Path) -> Shards:
+    """Headers of all files of a checkpoint; an index and its shards must agree."""
+    index = folder / INDEX
+    if index.is_file():
+        weight_map = index_of(index.read_bytes(), str(index))
+        return _indexed(folder, weight_map)
+    shards = sorted(folder.glob(SHARDS))
+    if len(shards) > 1:
+        raise NotFoundError(
+            f"no {INDEX} in {folder}",
+            f"it has {len(shards)} safetensors files and nothing that says which belong together",
+            "download the model again",
+        )
+    if not shards:
+        raise NotFoundError(f"no safetensors in {folder}", "the folder has a config.json only")
+    return {shards[0].name: read_header(shards[0])}
+
+
+def index_of(content: bytes, where: str) -> dict[str, str]:
+    """Tensor name → file name; a name that leads out of the folder is refused."""
+    weight_map = parse(content, where).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise TransferError(f"{where} has no `weight_map`", "", "download it again")
+    for file in set(weight_map.values()):
+        if not isinstance(file, str) or PurePosixPath(file).name != file or "\\" in file:
+            raise KtError(f"{where} names the file {file!r}", "it leads out of the model's folder")
+    return dict(weight_map)
+
+
+def require_agreement(weight_map: Mapping[str, str], shards: Shards, where: str) -> None:
+    """Each tensor must be where the index says."""
+    for name, file in weight_map.items():
+        if name not in shards[file]:
+            why = f"{INDEX} says that {file} has it"
+            raise TransferError(f"{where} does not hold {name}", why, REPEAT)
+
+
+def _indexed(folder: Path, weight_map: Mapping[str, str]) -> Shards:
+    files = sorted(set(weight_map.values()))
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise _incomplete(folder, missing, len(files))
+    strange = [path.name for path in sorted(folder.glob(SERIES)) if path.name not in files]
+    if strange:
+        why = f"it has {strange[0]} and {INDEX} does not name it"
+        raise TransferError(f"{folder} holds two models, or half of one", why, REPEAT)
+    shards = {file: read_header(folder / file) for file in files}
+    require_agreement(weight_map, shards, str(folder))
+    return shards
+
+
+def _incomplete(folder: Path, missing: Sequence[str], count: int) -> NotFoundError:
+    return NotFoundError(
+        f"{folder} is not complete",
+        f"{len(missing)} of {count} files of its index are not there, such as {missing[0]}",
+        "download the model again; what is there already is kept",
+    )
