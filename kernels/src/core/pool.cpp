@@ -48,6 +48,14 @@ void futex_wake_all(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
 }
 
+// One hardware thread a core: a second one on the same core would only share its units.
+void keep_to(const std::vector<int>& cores) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int c : cores) CPU_SET(c, &set);
+  sched_setaffinity(0, sizeof set, &set);
+}
+
 struct alignas(64) Range {
   std::atomic<int> next{0};
   int end = 0;
@@ -143,6 +151,7 @@ class Workers : public Pool {
   }
 
   void work(int thread) {
+    keep_to(cores_);
     uint32_t seen = 0;
     while (!stop_.load()) {
       const auto posted = [&] { return sequence_.load(std::memory_order_acquire) != seen; };
@@ -157,6 +166,7 @@ class Workers : public Pool {
   }
 
   const int count_;
+  const std::vector<int> cores_ = physical_cores();
   std::vector<Slot> slots_;
   std::vector<std::thread> workers_;
   alignas(64) std::atomic<uint32_t> sequence_{0};

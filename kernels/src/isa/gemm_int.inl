@@ -46,6 +46,13 @@ struct WeightU4 {  // one line holds k..k+3 in the low nibbles and k+4..k+7 in t
   }
 };
 
+// For int4 and few rows: bound by memory, with panels too short for the hardware to run far ahead.
+template <int P>
+KT_INLINE void fetch_ahead(const char* w, size_t stride) {
+  constexpr int kAhead = 1536;
+  unroll<P * 4>(KT_EACH(i) { __builtin_prefetch(w + i / 4 * stride + i % 4 * 64 + kAhead); });
+}
+
 template <class W>
 struct IntBody {
   using Dot = typename W::Dot;
@@ -78,6 +85,7 @@ struct IntBody {
         unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = Dot::init(sums[i / P]); });
         const int end = W::kGrouped ? k + 32 : k + g.a_group;
         do {
+          if constexpr (M <= 2 && W::kGrouped) fetch_ahead<P>(w, stride);
           W::template sum32<M, P>(acc, a + (k >> 6) * step + (k & 32), w, stride);
           w += W::kBytesPer32;
           k += 32;
