@@ -9,7 +9,6 @@ import pytest
 from tiny_models import write_checkpoint, write_headers
 
 from kt_cli import catalog
-from kt_cli.catalog import remote as module
 from kt_cli.errors import AuthError, NotFoundError, TransferError
 
 HIDDEN = 512
@@ -96,11 +95,14 @@ def test_a_sharded_model_is_described_without_its_tensors(hub, tmp_path):
     assert hub.tokens == {"Bearer secret"}
 
 
-def test_a_single_file_with_a_long_header(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FIRST_BYTES", 100)
-    write_checkpoint(tmp_path, CONFIG, experts(0) | experts(1))
+def test_a_single_file_whose_header_takes_two_requests(hub, tmp_path):
+    small = {**CONFIG, "hidden_size": 8, "intermediate_size": 8, "num_local_experts": 2000}
+    prefix = "model.layers.0.block_sparse_moe.experts"
+    names = [f"{prefix}.{e}.{part}.weight" for e in range(2000) for part in ("w1", "w2", "w3")]
+    tensors = dict.fromkeys(names, ("BF16", (8, 8)))
+    write_checkpoint(tmp_path, {**small, "num_hidden_layers": 1}, tensors)
     model = catalog.remote("org/model", endpoint=hub.url)
-    assert model.bytes == {"routed_experts": 48 * HIDDEN * HIDDEN * 2}
+    assert model.bytes == {"routed_experts": 6000 * 128}
 
 
 def test_a_repository_that_is_not_there(hub):
