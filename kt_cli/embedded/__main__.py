@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None, load: LoadEngine | None = None) -> i
 def _serve(args: argparse.Namespace, report: Report, load: LoadEngine) -> int:
     try:
         from kt_cli.embedded.server import State
+        from kt_cli.embedded.server.defaults import read_defaults
         from kt_cli.embedded.server.listen import open_port, require_key
         from kt_cli.embedded.server.serve import Progress, Service
     except ModuleNotFoundError as error:
@@ -58,7 +59,8 @@ def _serve(args: argparse.Namespace, report: Report, load: LoadEngine) -> int:
     def load_engine(progress: Progress) -> Engine:
         return load(Path(args.model), model_name=name, progress=progress, **_engine_options(args))
 
-    return Service(State(name, api_key=key), sock, load_engine, report).run()
+    state = State(name, api_key=key, defaults=read_defaults(Path(args.model)))
+    return Service(state, sock, load_engine, report).run()
 
 
 def _load_embedded(path: Path, **options: Any) -> Engine:

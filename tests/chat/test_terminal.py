@@ -34,6 +34,11 @@ class Terminal:
         self.seen = ""
         self.mark = 0
 
+    def ask(self, line: str) -> None:
+        """Types a line at the next prompt."""
+        self.until(PROMPT)
+        self.send(line)
+
     def send(self, line: str) -> None:
         self.child.send(f"{line}\r")
 
@@ -56,6 +61,7 @@ class Terminal:
         return Screen(self.columns).feed(self.seen).text
 
     def leave(self) -> int:
+        self.until(PROMPT)
         self.child.send(CTRL_D)
         self.child.expect(pexpect.EOF)
         self.child.close()
@@ -82,16 +88,14 @@ def test_a_conversation_with_markdown_code_and_brackets(tmp_path, columns):
         raw_server(answers=answers) as server,
         terminal(tmp_path, "--url", server.url, columns=columns) as term,
     ):
-        term.until(PROMPT)
-        term.send("hello")
+        term.ask("hello")
         term.until("tokens")
         shown = [line.strip() for line in term.screen().split("\n")]
         assert shown.count("Title") == 1
         assert shown.count(TORTURE) == 1
         assert shown.count("x = [1] # [/b]") == 1
         assert "• one" in shown
-        term.until(PROMPT)
-        term.send("again")
+        term.ask("again")
         term.until("first token")
         assert term.leave() == 0
     assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
@@ -104,8 +108,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(tmp_path):
         raw_server(answers=answers) as server,
         terminal(tmp_path, "--url", server.url) as term,
     ):
-        term.until(PROMPT)
-        term.send("go on")
+        term.ask("go on")
         term.until("w5")
         term.child.send(CTRL_C)
         term.until("stopped")
@@ -113,7 +116,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(tmp_path):
         term.until(PROMPT)
         term.child.send(CTRL_C)
         term.until("Ctrl-D")
-        term.send("still there?")
+        term.ask("still there?")
         term.until("fine")
         assert term.leave() == 0
     sent = server.requests[1]["messages"]
@@ -126,11 +129,12 @@ def test_several_lines_by_alt_enter_quotes_and_paste(tmp_path):
         term.until(PROMPT)
         term.child.send(f"one{ALT_ENTER}two\r")
         term.until("first token")
-        term.send('"""')
+        term.ask('"""')
         term.send("a")
         term.send("")
         term.send('b"""')
         term.until("first token")
+        term.until(PROMPT)
         term.child.send("\x1b[200~x\ry\rz\x1b[201~")
         time.sleep(0.3)
         assert len(server.requests) == 2
@@ -149,15 +153,16 @@ def test_commands_completion_and_history(tmp_path):
             term.until("/system")
             term.send("be [brief]")
             term.until("be [brief]")
-            term.send("question one")
+            term.ask("question one")
             term.until("first token")
-            term.send("/retry")
+            term.ask("/retry")
             term.until("first token")
-            term.send("/nonsense")
+            term.ask("/nonsense")
             term.until("no command")
             assert term.leave() == 0
         with terminal(tmp_path, "-c", "--url", server.url) as term:
             term.until("question one")
+            term.until(PROMPT)
             term.child.send("\x1b[A\x1b[A\x1b[A\r")
             term.until("first token")
             assert term.leave() == 0
@@ -173,12 +178,11 @@ def test_reasoning_is_shown_and_a_lost_server_ends_nothing(tmp_path):
         raw_server(answers=answers) as server,
         terminal(tmp_path, "--url", server.url) as term,
     ):
-        term.until(PROMPT)
-        term.send("q")
+        term.ask("q")
         seen = term.until("/retry")
         assert "let me [think]" in seen
         assert "lost in the middle" in seen
-        term.send("/retry")
+        term.ask("/retry")
         term.until("whole")
         assert term.leave() == 0
 
@@ -189,8 +193,7 @@ def test_without_colours_the_text_is_plain(tmp_path, variables):
         raw_server(answers=[[text("**bold** [/b]\n\n# head"), END, DONE]]) as server,
         terminal(tmp_path, "--url", server.url, **variables) as term,
     ):
-        term.until(PROMPT)
-        term.send("hi")
+        term.ask("hi")
         term.until("first token")
         assert "**bold** [/b]" in term.plain()
         assert "# head" in term.plain()

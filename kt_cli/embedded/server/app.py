@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.server.answer import CLIENT_GONE, EventStream, Exchange, answer_whole
 from kt_cli.embedded.server.errors import ApiError, model_not_found, unknown_route
 from kt_cli.embedded.server.fields import parse_body
@@ -26,7 +27,7 @@ from kt_cli.embedded.server.schema import (
 from kt_cli.embedded.server.state import State
 from kt_cli.embedded.server.submit import submit
 
-Parse = Callable[[Mapping[str, Any]], ChatRequest | CompletionRequest]
+Parse = Callable[[Mapping[str, Any], Sampling], ChatRequest | CompletionRequest]
 Endpoint = Callable[[Request], Awaitable[Any]]
 
 
@@ -51,7 +52,8 @@ def create_app(state: State) -> Any:
 
 def _generate(state: State, name: str, parse: Parse) -> Endpoint:
     async def answer(request: Request) -> Any:
-        parsed = parse(parse_body(await read_body(request, state.limits.body_bytes)))
+        body = parse_body(await read_body(request, state.limits.body_bytes))
+        parsed = parse(body, state.defaults)
         exchange = Exchange(state, parsed, await submit(state, parsed))
         if parsed.stream:
             return EventStream(exchange, name)

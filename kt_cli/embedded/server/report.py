@@ -15,12 +15,17 @@ class Report:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
+        self._progress = ""
 
     def listening(self, url: str) -> None:
         self._line(f"listening {url}")
 
     def progress(self, stage: str, fraction: float) -> None:
-        self._line(f"progress {min(1.0, max(0.0, fraction)):.2f} {' '.join(stage.split())}")
+        """Says nothing where a percent has not passed."""
+        line = f"progress {min(1.0, max(0.0, fraction)):.2f} {' '.join(stage.split())}"
+        if line != self._progress:
+            self._progress = line
+            self._line(line)
 
     def ready(self, url: str) -> None:
         self._line(f"ready {url}")

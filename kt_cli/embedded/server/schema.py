@@ -28,6 +28,7 @@ COMPLETION_MAX_TOKENS = 16
 
 Prompt = str | tuple[int, ...]
 
+DEFAULTS = Sampling()
 HINTS = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 """They say something about the caller, nothing about the answer."""
 
@@ -53,7 +54,7 @@ class CompletionRequest(Common):
     prompts: tuple[Prompt, ...] = ()
 
 
-def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
+def parse_chat(body: Mapping[str, Any], defaults: Sampling = DEFAULTS) -> ChatRequest:
     fields = Fields(body)
     model = fields.text("model") or fields.required("model")
     messages = parse_messages(fields.required("messages"))
@@ -66,14 +67,14 @@ def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
         param = "max_tokens"
         limit = fields.integer(param, 0, 1, 2**31)
     fields.ignore(("max_tokens",))
-    sampling = _sampling(fields, limit, _chat_logprobs(fields))
+    sampling = _sampling(fields, defaults, limit, _chat_logprobs(fields))
     stream, usage = _streaming(fields)
     n = fields.integer("n", 1, 1, MAX_CHOICES)
     fields.finish()
     return ChatRequest(model, sampling, n, stream, usage, param, messages)
 
 
-def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
+def parse_completion(body: Mapping[str, Any], defaults: Sampling = DEFAULTS) -> CompletionRequest:
     fields = Fields(body)
     model = fields.text("model") or fields.required("model")
     prompts = _prompts(fields.required("prompt"))
@@ -82,19 +83,22 @@ def parse_completion(body: Mapping[str, Any]) -> CompletionRequest:
     fields.ignore(HINTS)
     limit = fields.integer("max_tokens", COMPLETION_MAX_TOKENS, 1, 2**31)
     logprobs = fields.integer("logprobs", None, 0, MAX_TOP_LOGPROBS)
-    sampling = _sampling(fields, limit, logprobs)
+    sampling = _sampling(fields, defaults, limit, logprobs)
     stream, usage = _streaming(fields)
     fields.finish()
     return CompletionRequest(model, sampling, n, stream, usage, prompts=prompts)
 
 
-def _sampling(fields: Fields, max_tokens: int, logprobs: int | None) -> Sampling:
+def _sampling(
+    fields: Fields, defaults: Sampling, max_tokens: int, logprobs: int | None
+) -> Sampling:
+    penalty = fields.number("repetition_penalty", defaults.repetition_penalty, 0.01, 100.0)
     return Sampling(
-        temperature=fields.number("temperature", 1.0, 0.0, 2.0),
-        top_p=max(LEAST_TOP_P, fields.number("top_p", 1.0, 0.0, 1.0)),
-        top_k=max(0, fields.integer("top_k", 0, -1, 2**31)),
-        min_p=fields.number("min_p", 0.0, 0.0, 1.0),
-        repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
+        temperature=fields.number("temperature", defaults.temperature, 0.0, 2.0),
+        top_p=max(LEAST_TOP_P, fields.number("top_p", defaults.top_p, 0.0, 1.0)),
+        top_k=max(0, fields.integer("top_k", defaults.top_k, -1, 2**31)),
+        min_p=fields.number("min_p", defaults.min_p, 0.0, 1.0),
+        repetition_penalty=penalty,
         presence_penalty=fields.number("presence_penalty", 0.0, -2.0, 2.0),
         frequency_penalty=fields.number("frequency_penalty", 0.0, -2.0, 2.0),
         seed=fields.integer("seed", None, -(2**63), 2**63 - 1),

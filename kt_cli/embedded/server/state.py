@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kt_cli.embedded.api import Engine, Handle
+from kt_cli.embedded.api import Engine, Handle, Sampling
 from kt_cli.embedded.server.errors import (
     ApiError,
     from_exception,
@@ -38,10 +38,18 @@ class Limits:
 class State:
     """Shared by all requests of one server; only the event loop's thread changes it."""
 
-    def __init__(self, model_name: str, *, api_key: str = "", limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        api_key: str = "",
+        limits: Limits | None = None,
+        defaults: Sampling | None = None,
+    ) -> None:
         self.model_name = model_name
         self.api_key = api_key
         self.limits = limits or Limits()
+        self.defaults = defaults or Sampling()
         self.metrics = Metrics()
         self.created = int(time.time())
         self._phase: Phase = "loading"

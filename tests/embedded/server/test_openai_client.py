@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -184,15 +183,11 @@ def test_constrained_output_is_refused_by_name(client, kind):
 
 
 def test_thirty_two_at_once_over_four_slots():
-    with serving(Script(pause=0.005, slots=4)) as server:
-        started = time.perf_counter()
-        with ThreadPoolExecutor(32) as pool:
-            answers = list(pool.map(lambda k: server.chat(f"number {k}"), range(32)))
-        took = time.perf_counter() - started
+    with serving(Script(pause=0.005, slots=4)) as server, ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda k: server.chat(f"number {k}"), range(32)))
     texts = {a.json()["choices"][0]["message"]["content"] for a in answers}
     assert [a.status_code for a in answers] == [200] * 32
     assert texts == {"Hello world!"}
-    assert took < 5
 
 
 def test_async_clients_interleave():

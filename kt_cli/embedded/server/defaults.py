@@ -1,0 +1,42 @@
+"""How a model's makers recommend to sample from it: `generation_config.json`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from kt_cli.embedded.api import Sampling
+from kt_cli.embedded.server.errors import ApiError
+from kt_cli.embedded.server.fields import Fields
+
+FILE = "generation_config.json"
+log = logging.getLogger(__name__)
+
+
+def read_defaults(model: Path) -> Sampling:
+    """What holds where a request says nothing; a value that makes no sense is left out."""
+    try:
+        body = json.loads((model / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Sampling()
+    fields = Fields(body if isinstance(body, dict) else {})
+    plain, found = Sampling(), dict[str, Any]()
+    for name, (low, high) in _RANGES.items():
+        try:
+            value = fields.number(name, getattr(plain, name), low, high)
+        except ApiError as error:
+            log.warning("%s: %s", FILE, error.message)
+            continue
+        found[name] = int(value) if name == "top_k" else value
+    return Sampling(**found)
+
+
+_RANGES = {
+    "temperature": (0.0, 2.0),
+    "top_p": (1e-9, 1.0),
+    "top_k": (0, 2**31),
+    "min_p": (0.0, 1.0),
+    "repetition_penalty": (0.01, 100.0),
+}
