@@ -18,6 +18,9 @@ from kt_cli.weights.gguf import GgufFile
 from kt_cli.weights.headers import TensorInfo
 from kt_cli.weights.writer import write_checkpoint
 
+# As the model card of SmolLM2-135M-Instruct recommends.
+SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+
 
 def build(gguf: Path, folder: Path, layout: LayoutName, progress: Callable[[float], None]) -> None:
     """The folder is whole only once its manifest says so; memory stays at a few layers."""
@@ -64,6 +67,6 @@ def _texts(dense: Dense, plan: Layout) -> dict[str, Any]:
     ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return {
         "config.json": config,
-        "generation_config.json": ids,
+        "generation_config.json": {**ids, **SAMPLING},
         **tokenizer_files(dense.gguf.metadata),
     }

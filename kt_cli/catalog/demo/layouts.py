@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from kt_cli.catalog.demo import normed
 from kt_cli.catalog.demo.dense import EMBEDDING, FINAL_NORM, Dense
 from kt_cli.catalog.demo.manifest import LayoutName
 from kt_cli.catalog.demo.recipe import Split, experts, router
@@ -94,6 +95,24 @@ def _qwen2_moe_config(dense: Dense, split: Split) -> dict[str, Any]:
     }
 
 
+def _qwen3_moe_config(dense: Dense, split: Split) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        **_base(dense),
+        "head_dim": normed.WIDE,
+        "attention_bias": True,
+        "intermediate_size": dense.intermediate,
+        "moe_intermediate_size": dense.intermediate // split.slices,
+        "num_experts": split.experts,
+        "num_experts_per_tok": split.slices,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "use_sliding_window": False,
+    }
+
+
 def _outer(dense: Dense) -> Named:
     for name, tensor in dense.outer().items():
         yield name, float32_to_bf16(tensor)
@@ -135,6 +154,19 @@ def _qwen2_moe_layer(dense: Dense, split: Split, index: int) -> Named:
     yield "mlp.shared_expert.gate_proj.weight", _zeros(SHARED_WIDTH, dense.hidden)
     yield "mlp.shared_expert.up_proj.weight", _zeros(SHARED_WIDTH, dense.hidden)
     yield "mlp.shared_expert.down_proj.weight", _zeros(dense.hidden, SHARED_WIDTH)
+    yield from _qwen_experts(layer, split)
+
+
+def _qwen3_moe_layer(dense: Dense, split: Split, index: int) -> Named:
+    layer = dense.layer(index)
+    for name in NORMS:
+        yield f"{name}.weight", float32_to_bf16(layer[name])
+    yield from normed.attention(layer, dense.heads, dense.kv_heads)
+    yield "mlp.gate.weight", router(layer, split, index)
+    yield from _qwen_experts(layer, split)
+
+
+def _qwen_experts(layer: Mapping[str, Floats], split: Split) -> Named:
     for number, expert in enumerate(experts(layer, split)):
         yield f"mlp.experts.{number}.gate_proj.weight", expert.gate
         yield f"mlp.experts.{number}.up_proj.weight", expert.up
@@ -173,5 +205,6 @@ def _zeros(*shape: int) -> Bits:
 LAYOUTS: Mapping[LayoutName, Layout] = {
     "mixtral": Layout(Split(2, 4), _mixtral_config, _mixtral_layer, _outer),
     "qwen2_moe": Layout(Split(4, 4), _qwen2_moe_config, _qwen2_moe_layer, _outer),
+    "qwen3_moe": Layout(Split(2, 4), _qwen3_moe_config, _qwen3_moe_layer, _outer),
     "padded": Layout(Split(2, 2), _padded_config, _padded_layer, _padded_outer),
 }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-LayoutName = Literal["mixtral", "qwen2_moe", "padded"]
+LayoutName = Literal["mixtral", "qwen2_moe", "qwen3_moe", "padded"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 RECIPE = 2
 """Raised whenever the bytes that come out change."""
