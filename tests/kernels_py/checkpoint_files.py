@@ -138,14 +138,42 @@ def write_gguf(folder, kinds, layer, experts):
     ):
         packed = gguf.quants.quantize(np.stack(stack), gguf.GGMLQuantizationType[kind])
         held.append(gguf.quants.dequantize(packed, gguf.GGMLQuantizationType[kind]))
-        writer = gguf.GGUFWriter(folder / f"{name}.gguf", "qwen3moe")
         dtype = gguf.GGMLQuantizationType[kind]
-        writer.add_tensor(f"blk.{layer}.ffn_{name}_exps.weight", packed, raw_dtype=dtype)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        write_gguf_tensor(
+            folder / f"{name}.gguf", f"blk.{layer}.ffn_{name}_exps.weight", packed, dtype
+        )
     return [list(triple) for triple in zip(*held, strict=True)]
+
+
+HALVES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+"""Where a block keeps its fp16 scales."""
+
+
+def write_k_quants(folder, kind, layer, shapes):
+    """Random codes and inner scales with sensible outer scales; `shapes` are [E, out, in]."""
+    rng, held = np.random.default_rng(4), []
+    size = formats.gguf.BLOCKS[kind][1]
+    for name, (count, rows, columns) in zip(("gate", "up", "down"), shapes, strict=True):
+        raw = rng.integers(0, 256, (count, rows, columns // 256, size), dtype=np.uint8)
+        for at in HALVES[kind]:
+            outer = rng.uniform(1e-4, 1.2e-4, raw.shape[:3]).astype(np.float16)
+            raw[..., at : at + 2] = outer[..., None].view(np.uint8)
+        raw = raw.reshape(count, rows, -1)
+        dtype = gguf.GGMLQuantizationType[kind]
+        held.append(gguf.quants.dequantize(raw, dtype))
+        write_gguf_tensor(
+            folder / f"{name}.gguf", f"blk.{layer}.ffn_{name}_exps.weight", raw, dtype
+        )
+    return [list(triple) for triple in zip(*held, strict=True)]
+
+
+def write_gguf_tensor(path, name, raw, dtype):
+    writer = gguf.GGUFWriter(path, "qwen3moe")
+    writer.add_tensor(name, raw, raw_dtype=dtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def amx_tiles(values, bits):
