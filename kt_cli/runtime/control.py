@@ -208,11 +208,11 @@ def _spawn(folder: Folder, held: int) -> None:
 
 
 def _python_environment() -> dict[str, str]:
-    """Lets a child find this package although it starts in another folder."""
-    root = str(Path(kt_cli.__file__).parent.parent)
-    if root == sysconfig.get_path("purelib"):
-        return dict(os.environ)
-    path = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    """Lets a child find this package, and all that is on the path, although it starts elsewhere."""
+    root = str(Path(kt_cli.__file__).absolute().parent.parent)
+    own = [] if root == sysconfig.get_path("purelib") else [root]
+    inherited = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = [*own, *(str(Path(part).absolute()) for part in inherited)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
