@@ -9,24 +9,25 @@ import sys
 from typing import Any, NoReturn
 
 import typer
+import typer.completion
 from typer.core import TyperCommand, TyperGroup
 
 from kt_cli.errors import INTERRUPTED, KtError, UsageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
     "run": ("kt_cli.commands.run", "Serve a model"),
+    "chat": ("kt_cli.commands.chat", "Talk to a running server"),
+    "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
+    "fit": ("kt_cli.commands.fit", "Models ranked for this machine: which run, how fast, how big"),
     "ps": ("kt_cli.commands.ps", "Running servers and what they do"),
     "logs": ("kt_cli.commands.logs", "What a server's engine wrote"),
     "stop": ("kt_cli.commands.stop", "Stop a server, or all"),
-    "chat": ("kt_cli.commands.chat", "Talk to a running server"),
+    "top": ("kt_cli.commands.top", "Cores, memory, GPUs and servers, live"),
     "model": ("kt_cli.commands.model", "Models: list, pull, verify, add, remove"),
-    "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
-    "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
-    "fit": ("kt_cli.commands.fit", "Models ranked for this machine: which run, how fast, how big"),
     "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
     "microbench": ("kt_cli.commands.microbench", "Expert kernels against the limits of this CPU"),
-    "top": ("kt_cli.commands.top", "Cores, memory, GPUs and servers, live"),
+    "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
+    "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
     "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
 }
 """Name → (module, one line of help). A module has `cli`: a command function or a Typer."""
@@ -105,9 +106,7 @@ def run(argv: list[str]) -> int:
     if argv in (["--version"], ["-V"]):
         argv = ["version"]
     if "_KT_COMPLETE" in os.environ:
-        from typer.completion import completion_init
-
-        completion_init()
+        typer.completion.completion_init()  # type: ignore[attr-defined]
     try:
         result = _root().main(args=argv, prog_name="kt", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -117,9 +116,6 @@ def run(argv: list[str]) -> int:
         return int(exit_.exit_code)
     except (KeyboardInterrupt, typer.Abort, EOFError):
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         return _fail(_wrap(error), argv)
 
@@ -150,5 +146,5 @@ def _fail(error: KtError, argv: list[str]) -> int:
 
 
 def main() -> NoReturn:
-    gc.disable()  # a short-lived start imports thousands of objects and frees none
+    gc.disable()  # the start makes thousands of objects and frees none; commands switch it on
     sys.exit(run(sys.argv[1:]))

@@ -28,8 +28,10 @@ def help_of(*command: str) -> str:
 
 
 def subcommands(text: str) -> list[str]:
-    _, found, tail = text.partition("\nCommands:\n")
-    return [line.split()[0] for line in tail.splitlines() if line.startswith("  ") and line[2] != " "]
+    _, _, tail = text.partition("\nCommands:\n")
+    return [
+        line.split()[0] for line in tail.splitlines() if line.startswith("  ") and line[2] != " "
+    ]
 
 
 def section(*command: str) -> str:

@@ -7,6 +7,7 @@ dataclass, so that wizard, settings and Python callers share one definition.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import types
 from collections.abc import Callable
@@ -55,12 +56,14 @@ def takes(cls: type[O]) -> Callable[[Callable[[O, Context], None]], Callable[...
 
     def decorate(function: Callable[[O, Context], None]) -> Callable[..., None]:
         def command(ctx: typer.Context, **values: Any) -> None:
+            gc.freeze()
+            gc.enable()
             common = _common(ctx, values)
             options = cls(**{name: _finish(v) for name, v in values.items()})
             function(options, context(common, tuple(ctx.args)))
 
         head = inspect.Parameter("ctx", _KIND, annotation=typer.Context)
-        params = [head, *_parameters(cls), *_parameters(CommonOptions)]
+        params = [head, *_parameters(cls), *_parameters(CommonOptions)]  # type: ignore[arg-type]
         command.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]
         command.__doc__ = function.__doc__
         command.__name__ = function.__name__
@@ -102,7 +105,7 @@ def _common(ctx: typer.Context, values: dict[str, Any]) -> CommonOptions:
 
 
 @cache
-def _parameters(cls: type[Any]) -> list[inspect.Parameter]:
+def _parameters(cls: Any) -> list[inspect.Parameter]:
     hints = get_type_hints(cls)
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}
     built = [_parameter(n, hints[n], defaults[n], spec) for n, spec in specs(cls).items()]

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer.completion
+from typer.completion import get_completion_script, install  # type: ignore[attr-defined]
 
 from kt_cli.commands.cli import Context, takes
 from kt_cli.errors import UsageError
@@ -26,13 +26,11 @@ def cli(options: CompletionOptions, ctx: Context) -> None:
     """Print the completion script of a shell, or install it with --install."""
     shell = options.shell or _login_shell()
     if options.install:
-        _, path = typer.completion.install(shell=shell, prog_name="kt", complete_var="_KT_COMPLETE")
+        _, path = install(shell=shell, prog_name="kt", complete_var="_KT_COMPLETE")
         data = {"shell": shell, "path": str(path)}
         ctx.out.result("completion", data, f"completion is in {path}; open a new {shell} to use it")
         return
-    script = typer.completion.get_completion_script(
-        prog_name="kt", complete_var="_KT_COMPLETE", shell=shell
-    )
+    script = get_completion_script(prog_name="kt", complete_var="_KT_COMPLETE", shell=shell)
     ctx.out.result("completion", {"shell": shell, "script": script}, script)
 
 

@@ -100,13 +100,18 @@ def _wanted(options: PullOptions, name: str, hub: str) -> Wanted:
 
 
 def _repository(name: str, hub: str) -> str:
-    """OWNER/NAME as it is, else the repository of a known model."""
+    """OWNER/NAME as it is, else the repository of a known model or of its variant."""
     if "/" in name:
         return name
-    from kt_cli.catalog import presets
+    from kt_cli import catalog
+    from kt_cli.catalog.find import lookup
 
-    preset = presets.lookup(name)
-    repo = preset.repos.get(hub, "")
+    found = lookup(name, catalog.load_presets())
+    if found is None:
+        fix = "name OWNER/NAME; `kt fit` lists the known models"
+        raise NotFoundError(f"no known model is called {name!r}", "", fix)
+    preset, variant = found
+    repo = variant.repo if variant else preset.repos.get(hub, "")
     if not repo:
         raise NotFoundError(f"{preset.name} has no repository on {hub}", "", "name OWNER/NAME")
     return repo
