@@ -24,6 +24,8 @@ def move_inputs(model: nn.Module, devices: Mapping[str, str], device: str) -> No
         parent = name.rpartition(".")[0]
         around.setdefault(parent, {devices.get(parent, device)}).add(place)
     for name, module in _named(model, ""):
+        if getattr(module, "moves_input", False):
+            continue
         if len(around.get(name.rpartition(".")[0], ())) > 1 and name in devices:
             module.register_forward_pre_hook(_Mover(devices[name]), with_kwargs=True)
 

@@ -9,7 +9,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from tests.embedded.models import save_model
+from demo_home import demo_home
+
+from embedded.models import save_model
+
+__all__ = ["demo_home"]
 
 
 @pytest.fixture(scope="session")

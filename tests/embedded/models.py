@@ -162,6 +162,7 @@ def save_tokenizer(path: Path) -> None:
         tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
     fast.chat_template = (
+        "{% if messages[0]['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
         "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }};{% endfor %}"
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from embedded.models import reference_tokens
 from kt_cli.embedded import engine
 from kt_cli.embedded.api import Sampling
 from kt_cli.errors import UsageError
-from tests.embedded.models import reference_tokens
 
 GREEDY = Sampling(temperature=0, max_tokens=12, ignore_eos=True)
 
@@ -85,8 +85,8 @@ def test_the_chat_template_is_rendered_with_its_prompt(running):
 
 
 def test_a_message_the_template_cannot_use_is_a_value_error(running):
-    with pytest.raises(ValueError, match="template"):
-        running("mixtral").render([3])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="no tools here"):
+        running("mixtral").render([{"role": "tool", "content": "x"}])
 
 
 @pytest.mark.parametrize(

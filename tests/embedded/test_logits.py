@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from embedded.models import FAMILIES, FAST, reference_logits
 from kt_cli.embedded.cache import TokenPool
 from kt_cli.embedded.inject import read_rules
 from kt_cli.embedded.loading import LoadOptions, load_model
 from kt_cli.embedded.presets import rules_for
 from kt_cli.embedded.runners import GeneralRunner, PooledRunner
 from kt_cli.embedded.scheduler import Job, Request
-from tests.embedded.models import FAMILIES, FAST, reference_logits
 
 CLOSE = 1e-4
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedded.fakes import FakeRunner, decode, expected, stream_for, tokens_of
 from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.worker import Worker
 from kt_cli.errors import KtError, NotReadyError
-from tests.embedded.fakes import FakeRunner, decode, expected, stream_for, tokens_of
 
 
 def greedy(count, **more):

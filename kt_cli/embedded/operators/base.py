@@ -19,6 +19,8 @@ class BaseInjectedModule(nn.Module):  # type: ignore[misc]
     """
 
     orig_module: Any
+    moves_input = False
+    """Whether `forward` takes tensors from any device and decides itself where its result goes."""
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class BaseInjectedModule(nn.Module):  # type: ignore[misc]
         return self.orig_module(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # torch refuses a parameter whose name is taken, here by `orig_module` or by an earlier None.
+        # torch refuses a parameter whose name is taken: by `orig_module`, or by an earlier None.
         if isinstance(value, nn.Parameter) and "_parameters" in self.__dict__:
             self.__dict__.pop(name, None)
             self._parameters[name] = value

@@ -43,6 +43,8 @@ class Experts(BaseInjectedModule):
     weight format of `kt_moe`.
     """
 
+    moves_input = True
+
     def __init__(
         self,
         *args: Any,

@@ -44,6 +44,7 @@ class KLinearBase:
 class Linear(BaseInjectedModule, KLinearBase):
     """The layer as torch computes it, on a device of its own; the result goes where x came from."""
 
+    moves_input = True
     weight: torch.Tensor | None
     bias: torch.Tensor | None
 
