@@ -43,9 +43,7 @@ def as_data(report: Report) -> dict[str, Any]:
     }
 
 
-HEADINGS = (
-    "engine", "format", "T>", "threads>", "ms>", "best>", "GB/s>", "TFLOP/s>", "% of limit>"
-)  # fmt: skip
+HEADINGS = ("engine", "pass", "T>", "thr>", "ms>", "best>", "GB/s>", "TFLOP/s>", "limit %>")
 
 
 def cells(report: Report) -> list[list[str]]:
@@ -68,8 +66,8 @@ def _cells(row: Row, limits: Limits) -> list[str]:
         f"{row.format} bwd" if row.backward else row.format,
         str(row.tokens),
         str(row.threads),
-        f"{row.ms:.3f}",
-        f"{row.best_ms:.3f}",
+        f"{row.ms:#.4g}",
+        f"{row.best_ms:#.4g}",
         f"{row.gbs:.1f}",
         f"{row.tflops:.3f}",
         f"{100 * row.share(limits):.0f}",
