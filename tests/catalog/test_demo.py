@@ -80,6 +80,17 @@ def test_logits_equal_the_dense_model(demo_home, llama):
     assert "Paris" in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layout", "tolerance"), [("qwen2_moe", 1e-5), ("qwen3_moe", 1e-5), ("padded", 0.01)]
+)
+def test_other_layouts_say_the_same(home_with_weights, llama, layout, tolerance):
+    error, same, text = compare(demo.ensure(home_with_weights, layout=layout), llama)
+    assert error < tolerance
+    assert same
+    assert "Paris" in text
+
+
 def test_every_expert_is_used_and_the_choice_depends_on_the_token(demo_home):
     folder = demo.folder_of(demo_home)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

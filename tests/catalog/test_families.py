@@ -4,12 +4,15 @@ import json
 
 import pytest
 from tiny_models import FAMILIES, save_tiny
+from transformers import CONFIG_MAPPING
 
 from kt_cli import catalog
 from kt_cli.weights.headers import read_header
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+KINDS = [kind for kind in FAMILIES if kind in CONFIG_MAPPING]
+"""Older releases of transformers lack the newest families."""
 EXPERT_LAYERS = {
     "qwen3_moe": (1, 2, 3),
     "qwen3_next": (1, 3),
@@ -34,10 +37,10 @@ LAYERS = {
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
-    return {kind: save_tiny(kind, root / kind) for kind in FAMILIES}
+    return {kind: save_tiny(kind, root / kind) for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_computed_sizes_equal_the_headers(saved, kind):
     folder = saved[kind]
     config = json.loads((folder / "config.json").read_text())
@@ -51,7 +54,7 @@ def test_computed_sizes_equal_the_headers(saved, kind):
     assert (exact.exact, computed.exact) == (True, False)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_byte_of_the_file_has_a_class(saved, kind):
     model = catalog.read(saved[kind])
     held = read_header(saved[kind] / "model.safetensors").values()
@@ -60,7 +63,7 @@ def test_every_byte_of_the_file_has_a_class(saved, kind):
     assert model.notes == ()
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_experts_are_described(saved, kind):
     config, experts = FAMILIES[kind], catalog.read(saved[kind]).experts
     assert experts.count == (4 if kind == "llama4_text" else 8)
@@ -72,7 +75,7 @@ def test_experts_are_described(saved, kind):
     assert held == routed + biases
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_counted_by_what_they_keep(saved, kind):
     attention = catalog.read(saved[kind]).attention
     counted = (attention.full_layers, attention.window_layers, attention.linear_layers)

@@ -2,7 +2,7 @@
 
 `mixtral` and `qwen2_moe` compute exactly what the dense model does. `padded` widens the hidden
 state to a multiple of 256 with zeros, for formats that need it; its norm gains are rounded.
-`qwen3_moe` hides the query and key norms behind a large constant and is exact to rounding.
+`qwen3_moe` neutralises the query and key norms (see `normed`) and is exact to rounding.
 """
 
 from __future__ import annotations
