@@ -109,7 +109,12 @@ class Model:
 
     @property
     def active_parameters(self) -> int:
-        """Parameters one token touches: all but the routed experts it is not sent to."""
-        routed = self.parameters.get("routed_experts", 0)
+        """Parameters one token of text touches: of the routed experts only those it is sent to.
+
+        Draft layers and towers for other senses are not on its way.
+        """
+        held = self.parameters.get
+        aside = held("draft", 0) + held("vision", 0)
+        routed = held("routed_experts", 0)
         used = routed * self.experts.top_k // self.experts.count if self.experts else 0
-        return self.total_parameters - routed + used
+        return self.total_parameters - aside - routed + used
