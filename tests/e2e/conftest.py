@@ -25,6 +25,7 @@ class Terminal:
         self.home = home
         path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
         self.env = {**os.environ, "KT_HOME": str(home), "PYTHONPATH": path, "TERM": "xterm"}
+        self.env["PROMPT_TOOLKIT_NO_CPR"] = "1"
         for name in ("CI", "KT_API_KEY", "NO_COLOR", "KT_URL"):
             self.env.pop(name, None)
 
