@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from kt_cli.commands.check import check
 from kt_cli.commands.cli import Context, need, takes
 from kt_cli.commands.machines import MachineOptions, machine_for
 from kt_cli.commands.planned import Planned, plan_for
+from kt_cli.commands.records import save_plan
+from kt_cli.core.drift import plan_to_json
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError
 from kt_cli.options import OUTPUT, RunOptions, opt, to_argv
@@ -21,6 +25,18 @@ from kt_cli.ui.plan import picture, reasons
 class PlanOptions(RunOptions, MachineOptions):
     explain: bool = opt(
         "--explain", help="Show every decision and formula", default=False, panel=OUTPUT
+    )
+    check: bool = opt(
+        "--check",
+        help="Compare the plan with the running server, or with the last load",
+        default=False,
+        panel=OUTPUT,
+    )
+    out: str | None = opt(
+        "--out",
+        help="Write the plan to a file for `kt run --plan`",
+        metavar="FILE",
+        panel=OUTPUT,
     )
 
     def run(self) -> RunOptions:
@@ -36,6 +52,12 @@ def cli(options: PlanOptions, ctx: Context) -> None:
     name = need(ctx, "model", options.model, "Which model?")
     machine = machine_for(options, ctx.home)
     planned = plan_for(options.run(), ctx, machine, catalog.find(name, ctx.home))
+    if options.check:
+        check(planned, ctx)
+        return
+    if options.out:
+        save_plan(Path(options.out), planned.plan)
+        ctx.out.note(f"wrote {options.out}")
     show(planned, ctx, options.explain)
     if not (planned.plan.fits or options.force):
         raise typer.Exit(DoesNotFitError.exit_code)
@@ -51,7 +73,7 @@ def as_json(planned: Planned) -> dict[str, Any]:
     plan = planned.plan
     fixes = [to_plain(fix) for problem in plan.problems for fix in problem.fixes]
     extra = {"fits": plan.fits, "fixes": fixes, "command": command(planned.options)}
-    return {**to_plain(plan), **extra}
+    return {**plan_to_json(plan), **extra}
 
 
 def command(options: RunOptions) -> str:

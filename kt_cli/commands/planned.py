@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kt_cli.commands.cli import Context
+from kt_cli.commands.records import outcomes
 from kt_cli.core.hints import Hints
+from kt_cli.core.history import calibrated
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan, Source
-from kt_cli.core.plan_run import Origins, plan_run
+from kt_cli.core.plan_run import Facts, Origins, plan_run
 from kt_cli.core.what_if import completed
 from kt_cli.engines.facts import read_facts, read_gpus
 from kt_cli.options import RunOptions, given, replace_undecided, specs
 from kt_cli.settings import Settings
+
+HERE = "this machine"
+"""`Machine.source` of the machine that kt runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,13 @@ class Planned:
     machine: Machine
     model: Model
     options: RunOptions
+    facts: Facts
+
+    @property
+    def decode_limit(self) -> float | None:
+        """Tokens/s of one request at which memory bandwidth would be used up."""
+        decode = self.plan.speed.decode
+        return decode.high / self.facts.embedded.decode_efficiency[1] if decode else None
 
 
 def plan_for(options: RunOptions, ctx: Context, machine: Machine, model: Model) -> Planned:
@@ -34,8 +46,17 @@ def plan_for(options: RunOptions, ctx: Context, machine: Machine, model: Model) 
     full, origins = with_settings(options, ctx.settings)
     whole = completed(machine, read_gpus())
     hints = hints_for(options.model or "", model)
-    plan = plan_run(whole, model, full, read_facts(), origins, hints)
-    return Planned(plan, machine, model, full)
+    facts = facts_for(machine, ctx.home)
+    plan = plan_run(whole, model, full, facts, origins, hints)
+    return Planned(plan, machine, model, full, facts)
+
+
+def facts_for(machine: Machine, home: Path) -> Facts:
+    """On this machine, what was measured here corrects the preset."""
+    facts = read_facts()
+    if machine.source != HERE:
+        return facts
+    return replace(facts, embedded=calibrated(facts.embedded, outcomes(home)))
 
 
 def hints_for(name: str, model: Model) -> Hints:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from kt_cli.core.drift import fingerprint
 from kt_cli.core.facts import EmbeddedFacts, SglangFacts
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
@@ -61,6 +62,7 @@ def plan_run(
         decisions=(engine, *plan.decisions),
         pools=(*plan.pools, *disk),
         problems=(*plan.problems, *full, *asides, *_notes(model, advice)),
+        fingerprint=fingerprint(machine, model, options),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kt_cli.core.history import Line
 from kt_cli.core.plan import Decision, Item, Plan, Pool, Problem, Range
 from kt_cli.core.units import gb, tokens
 from kt_cli.ui.out import table
@@ -105,6 +106,20 @@ def reasons(plan: Plan) -> list[RenderableType]:
         rows.append(("left", gb(pool.left), f"of {gb(pool.free)} free now"))
         lines.append(table((pool.name, "bytes>", "formula"), rows))
     return lines
+
+
+def comparison(model: str, date: str, lines: Sequence[Line]) -> list[RenderableType]:
+    """Predicted against actual."""
+    rows = [
+        (x.name, x.predicted, x.actual, "?" if x.off is None else f"{x.off:+.0%}", _verdict(x))
+        for x in lines
+    ]
+    head = ("", "predicted>", "actual>", "error>", "")
+    return [f"{model}, measured {date}", table(head, rows)]
+
+
+def _verdict(line: Line) -> str:
+    return "within tolerance" if line.inside else "outside"
 
 
 def speed_lines(plan: Plan) -> list[str]:

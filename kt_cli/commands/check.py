@@ -1,0 +1,91 @@
+"""`kt plan --check`: a plan against the server that runs it, or against the last one that did."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from kt_cli.commands.cli import Context
+from kt_cli.commands.planned import Planned
+from kt_cli.commands.records import outcomes, save_outcome
+from kt_cli.core.history import Cache, Outcome, compare, expected_now
+from kt_cli.core.ledger import GROUPS
+from kt_cli.core.plan import Plan
+from kt_cli.core.serial import to_plain
+from kt_cli.errors import NotReadyError
+from kt_cli.ui.plan import comparison
+
+
+def check(planned: Planned, ctx: Context) -> None:
+    """Measures a running server of this model and keeps the outcome; else shows the last one."""
+    plan = planned.plan
+    outcome = measured(planned, ctx.home)
+    if outcome:
+        save_outcome(ctx.home, outcome)
+    else:
+        outcome = last(plan, ctx.home)
+    lines = compare(plan, outcome)
+    data = {
+        "model": plan.model,
+        "outcome": to_plain(outcome),
+        "lines": [to_plain(x) for x in lines],
+    }
+    ctx.out.result("check", data, *comparison(plan.model, outcome.date, lines))
+
+
+def measured(planned: Planned, home: Path) -> Outcome | None:
+    from kt_cli import runtime
+
+    plan = planned.plan
+    names = {plan.model, str(plan.value("served_model_name") or plan.model)}
+    live = [s for s in runtime.servers(home) if s.state == "ready" and s.model in names]
+    if not live:
+        return None
+    server = live[0]
+    usage = runtime.usage(server)
+    alone = usage.load.running == 1
+    return Outcome(
+        model=plan.model,
+        engine=plan.engine,
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        expected=expected_now(plan, cache_of(planned, usage.load.kv_used)),
+        resident=usage.memory - copied_weights(server.pid, plan),
+        kv_used=usage.load.kv_used,
+        ready_s=server.ready_s,
+        decode=usage.load.tokens_s if alone else None,
+        decode_limit=planned.decode_limit,
+    )
+
+
+def last(plan: Plan, home: Path) -> Outcome:
+    for outcome in outcomes(home):
+        if outcome.model == plan.model and outcome.engine == plan.engine:
+            return outcome
+    fix = f"start it with `kt run {plan.model} -d`, then check again"
+    raise NotReadyError(f"{plan.model} was never measured here", "no server runs it", fix)
+
+
+def cache_of(planned: Planned, kv_used: int | None) -> Cache | None:
+    """The cache's shape in memory; None where the server does not tell what is used."""
+    if kv_used is None:
+        return None
+    a = planned.model.attention
+    heads = a.heads if a.kind == "mla" else a.kv_heads
+    segments = 2 * heads * max(1, planned.model.layers)
+    return Cache(kv_used, segments, planned.machine.memory.hugepages == "always")
+
+
+def copied_weights(pid: int | None, plan: Plan) -> int:
+    """Resident pages of the checkpoint beyond the weights that are used where they are mapped.
+
+    They are clean and go when memory is short, so they are nobody's need.
+    """
+    import psutil
+
+    try:
+        maps = psutil.Process(pid).memory_maps() if pid else []
+    except psutil.Error:
+        return 0
+    mapped = sum(m.rss for m in maps if m.path.endswith((".safetensors", ".gguf")))
+    in_place = sum(i.bytes for p in plan.pools for i in p.items if i.name in GROUPS)
+    return max(0, mapped - in_place)

@@ -1,0 +1,59 @@
+"""Plans and outcomes as files: `kt plan --out`, `kt run --plan`, KT_HOME/history."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kt_cli.core.drift import plan_from_json, plan_to_json
+from kt_cli.core.history import Outcome
+from kt_cli.core.plan import Plan
+from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.errors import NotFoundError, UsageError
+from kt_cli.settings import write_atomic
+
+KEPT = 50
+"""Outcomes that are read, the newest."""
+
+
+def save_plan(path: Path, plan: Plan) -> None:
+    write_atomic(path, json.dumps(plan_to_json(plan), indent=2, ensure_ascii=False) + "\n")
+
+
+def load_plan(path: Path) -> Plan:
+    """Raises NotFoundError or UsageError that names what is wrong with the file."""
+    if not path.is_file():
+        raise NotFoundError(f"no plan at {path}", "", "write one with `kt plan MODEL --out FILE`")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ShapeError("it is no JSON object")
+        return plan_from_json(data)
+    except (ValueError, OSError) as error:
+        fix = "write it anew with `kt plan MODEL --out FILE`"
+        raise UsageError(f"{path} is not a plan", str(error), fix) from error
+
+
+def save_outcome(home: Path, outcome: Outcome) -> Path:
+    """One file an outcome; the name sorts by time."""
+    name = f"{outcome.date}-{outcome.model}.json".replace("/", "-").replace(":", "")
+    path = home / "history" / name
+    write_atomic(path, json.dumps(to_plain(outcome), indent=2) + "\n")
+    return path
+
+
+def outcomes(home: Path) -> tuple[Outcome, ...]:
+    """The newest first; a file that cannot be read is passed over."""
+    folder = home / "history"
+    files = sorted(folder.glob("*.json"), reverse=True) if folder.is_dir() else []
+    found = (_outcome(path) for path in files[:KEPT])
+    return tuple(o for o in found if o is not None)
+
+
+def _outcome(path: Path) -> Outcome | None:
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return from_plain(Outcome, data)
+    except (ValueError, OSError, AttributeError):
+        return None

@@ -1,0 +1,124 @@
+"""Predicted against measured: what a load really took, and what that teaches later plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from kt_cli.core.facts import EmbeddedFacts
+from kt_cli.core.plan import Plan, Range
+from kt_cli.core.units import MIB, round_up
+
+TRANSIENT = ("loading",)
+"""Lines of the ledger that are gone once a model is loaded."""
+ENOUGH = 3
+"""Measurements before a prediction follows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One load of a model as it was. Sizes in bytes, None for what was not measured."""
+
+    model: str
+    engine: str
+    date: str
+    expected: int
+    """Resident memory the ledger foretold for this moment."""
+    resident: int
+    """Resident memory of the engine's processes, files of weights it has copied left out."""
+    kv_used: int | None = None
+    vram: int | None = None
+    expected_vram: int | None = None
+    ready_s: float | None = None
+    decode: float | None = None
+    """Tokens/s of one request."""
+    decode_limit: float | None = None
+    """Tokens/s at which the memory bandwidth would be used up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A quantity of the comparison; `off` is the error relative to what was measured."""
+
+    name: str
+    predicted: str
+    actual: str
+    off: float | None
+    inside: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """How much of the KV cache was ever touched."""
+
+    used: int
+    """Tokens."""
+    segments: int = 1
+    """Runs of memory it is cut into: one a layer, head, and keys or values."""
+    huge: bool = False
+    """Memory comes in huge pages of 2 MiB."""
+
+    def touched(self, size: int, tokens: int) -> int:
+        """Resident bytes of a cache of `size` bytes for `tokens`."""
+        part = size * min(1.0, self.used / tokens) / self.segments
+        page = 2 * MIB if self.huge else 4096
+        return min(size, self.segments * round_up(int(part), page))
+
+
+def expected_now(plan: Plan, cache: Cache | None = None) -> int:
+    """Host memory of a loaded model: cache pages count once they are touched."""
+    total = 0
+    tokens = plan.value("kv_tokens") or 0
+    for pool in plan.pools:
+        if pool.name != "RAM" and not pool.name.startswith("node"):
+            continue
+        for item in pool.items:
+            if item.name == "KV cache" and cache and tokens:
+                total += cache.touched(item.bytes, tokens)
+            elif item.name not in TRANSIENT:
+                total += item.bytes
+    return total
+
+
+def tolerance(size: int) -> int:
+    """Host memory should be foretold within this many bytes."""
+    return max(150 * 10**6, int(size * 0.03))
+
+
+def compare(plan: Plan, outcome: Outcome) -> tuple[Line, ...]:
+    lines = [_memory("RAM", outcome.expected, outcome.resident)]
+    if outcome.vram is not None and outcome.expected_vram is not None:
+        lines.append(_memory("GPU memory", outcome.expected_vram, outcome.vram))
+    speeds = (
+        ("decode tok/s", plan.speed.decode, outcome.decode),
+        ("load s", plan.speed.load_s, outcome.ready_s),
+    )
+    lines += [_range(name, range_, value) for name, range_, value in speeds if range_ and value]
+    return tuple(lines)
+
+
+def _memory(name: str, predicted: int, actual: int) -> Line:
+    off = (predicted - actual) / actual if actual else None
+    inside = abs(predicted - actual) <= tolerance(actual)
+    return Line(name, f"{predicted / 1e6:.0f} MB", f"{actual / 1e6:.0f} MB", off, inside)
+
+
+def _range(name: str, range_: Range, actual: float) -> Line:
+    middle = (range_.low + range_.high) / 2
+    inside = range_.low <= actual <= range_.high
+    predicted = f"{range_.low:.1f}–{range_.high:.1f}"
+    return Line(name, predicted, f"{actual:.1f}", (middle - actual) / actual, inside)
+
+
+def calibrated(facts: EmbeddedFacts, outcomes: Sequence[Outcome]) -> EmbeddedFacts:
+    """The engine's facts after what was measured on this machine; unchanged by few loads."""
+    ours = [o for o in outcomes if o.engine == "embedded"]
+    if len(ours) >= ENOUGH:
+        error = int(median(o.resident - o.expected for o in ours))
+        facts = replace(facts, base_bytes=max(0, facts.base_bytes + error))
+    shares = [o.decode / o.decode_limit for o in ours if o.decode and o.decode_limit]
+    if len(shares) >= ENOUGH:
+        share = median(shares)
+        facts = replace(facts, decode_efficiency=(share * 0.85, share * 1.15))
+    return facts

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kt_cli.core.history import Cache, Outcome, calibrated, compare, expected_now
+from kt_cli.core.plan import Plan, Range, Speed
+from kt_cli.core.plan_run import plan_run
+from kt_cli.core.units import MIB
+from kt_cli.engines.facts import read_facts
+from kt_cli.options import RunOptions
+from tests.core.builders import machine, small_model
+
+FACTS = read_facts()
+
+
+def plan() -> Plan:
+    made = plan_run(machine(), small_model(), RunOptions(model="small"), FACTS)
+    return replace(made, speed=Speed(decode=Range(20, 40), load_s=Range(1, 2)))
+
+
+def outcome(resident: int, decode: float | None = None) -> Outcome:
+    return Outcome(
+        "small", "embedded", "2026-01-01", 2_000_000_000, resident, decode=decode, decode_limit=100
+    )
+
+
+def test_untouched_cache_is_not_resident() -> None:
+    made = plan()
+    whole, empty = expected_now(made), expected_now(made, Cache(0))
+    (pool,) = made.pools
+    cache = next(i.bytes for i in pool.items if i.name == "KV cache")
+    assert whole - empty == cache
+
+
+def test_huge_pages_are_touched_whole() -> None:
+    size, tokens = 180 * 4 * MIB, 32768
+    small = Cache(1, segments=180).touched(size, tokens)
+    assert small == 180 * 4096
+    assert Cache(1, segments=180, huge=True).touched(size, tokens) == 180 * 2 * MIB
+    assert Cache(tokens, segments=180, huge=True).touched(size, tokens) == size
+
+
+def test_three_hundredths_or_150_mb_are_inside() -> None:
+    (inside,) = compare(plan(), outcome(2_140_000_000))
+    (outside,) = compare(plan(), outcome(2_160_000_000))
+    assert (inside.inside, outside.inside) == (True, False)
+
+
+def test_speed_outside_the_range_is_said() -> None:
+    lines = compare(plan(), outcome(2_000_000_000, decode=10.0))
+    assert [line.inside for line in lines] == [True, False]
+
+
+def test_few_loads_teach_nothing() -> None:
+    assert calibrated(FACTS.embedded, [outcome(2_500_000_000)] * 2) == FACTS.embedded
+
+
+def test_loads_correct_the_base_and_narrow_the_speed() -> None:
+    seen = [outcome(2_100_000_000, decode=50.0)] * 3
+    learned = calibrated(FACTS.embedded, seen)
+    assert learned.base_bytes == FACTS.embedded.base_bytes + 100_000_000
+    assert learned.decode_efficiency == (0.5 * 0.85, 0.5 * 1.15)
