@@ -17,7 +17,7 @@ from pathlib import Path
 import kt_cli
 from kt_cli.core.events import Event
 from kt_cli.core.launch import LaunchSpec
-from kt_cli.errors import AuthError, KtError, NotFoundError, UsageError
+from kt_cli.errors import AuthError, EnvironmentBroken, KtError, NotFoundError, UsageError
 from kt_cli.runtime import following, health, logfile, ports, procs, register
 from kt_cli.runtime.register import (
     Folder,
@@ -89,6 +89,7 @@ def start(
     attached server stops when the calling process ends. Raises UsageError for a bad or taken name
     and for a busy port, before anything is loaded.
     """
+    _require_linux()
     register.check_name(name)
     folder = Folder(home, name)
     folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -158,6 +159,12 @@ def usage(server: Server, timeout_s: float = 0.5) -> Usage:
         return Usage(memory, health.Load())
     address = health.Address(server.url, "/metrics", api_key(server))
     return Usage(memory, health.load(address, timeout_s))
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        why = "its supervisor is built on what the Linux kernel offers"
+        raise EnvironmentBroken("kt serves models on Linux only", why, "use a Linux machine")
 
 
 def _take_lock(folder: Folder) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Iterator
 
@@ -70,14 +69,8 @@ def _wait_gone(folder: Folder) -> None:
 def _pause(folder: Folder) -> None:
     """A moment, cut short by the supervisor's end."""
     server = read(folder)
-    number = procs.open_process(server.supervisor) if server else None
-    if number is None:
+    if server is None or procs.wait_end(server.supervisor, _POLL_S):
         time.sleep(_POLL_S)
-        return
-    try:
-        select.select([number], [], [], _POLL_S)
-    finally:
-        os.close(number)
 
 
 def _crash(folder: Folder) -> Failed:

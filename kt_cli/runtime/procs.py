@@ -18,6 +18,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _STATE, _PPID, _STARTED = 0, 1, 19
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,11 @@ def identify(pid: int) -> Process | None:
 
 
 def here() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    """Boot and pid namespace of this process; some sandboxes do not tell the boot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
     return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
@@ -47,41 +52,36 @@ def alive(process: Process) -> bool:
     return identify(process.pid) == process
 
 
-def open_process(process: Process) -> int | None:
-    """A pidfd that refers to this process and no later one; None when it has ended."""
-    try:
-        fd = os.pidfd_open(process.pid)
-    except (ProcessLookupError, PermissionError):
-        return None
-    if alive(process):
-        return fd
-    os.close(fd)
-    return None
-
-
 def send(process: Process, number: signal.Signals) -> bool:
     """False when the process has ended; raises PermissionError when it belongs to another user."""
-    fd = open_process(process)
-    if fd is None:
-        return False
+    fd = _open(process)
     try:
-        signal.pidfd_send_signal(fd, number)
+        if not alive(process):
+            return False
+        if fd is None:
+            os.kill(process.pid, number)
+        else:
+            signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
         return False
     finally:
-        os.close(fd)
+        _close(fd)
     return True
 
 
 def wait_end(process: Process, timeout_s: float) -> bool:
     """True when the process has ended within the time."""
-    fd = open_process(process)
-    if fd is None:
-        return True
+    deadline = time.monotonic() + timeout_s
+    fd = _open(process)
     try:
-        return bool(select.select([fd], [], [], max(0.0, timeout_s))[0])
+        while alive(process):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            _wait(fd, left)
     finally:
-        os.close(fd)
+        _close(fd)
+    return True
 
 
 def descendants(pid: int) -> tuple[int, ...]:
@@ -156,6 +156,29 @@ def _prctl(option: int, value: object) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _open(process: Process) -> int | None:
+    """A pidfd; None when it has ended or the kernel has none (before Linux 5.3).
+
+    The descriptor refers to `process` and no later one if that still lives afterwards.
+    """
+    try:
+        return os.pidfd_open(process.pid)
+    except (OSError, AttributeError):
+        return None
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None:
+        os.close(fd)
+
+
+def _wait(fd: int | None, timeout_s: float) -> None:
+    if fd is None:
+        time.sleep(min(timeout_s, _POLL_S))
+    else:
+        select.select([fd], [], [], timeout_s)
 
 
 def _kill(pid: int) -> None:

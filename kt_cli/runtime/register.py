@@ -128,10 +128,10 @@ def servers(home: Path) -> tuple[Server, ...]:
 
 
 def read(folder: Folder) -> Server | None:
-    """The server as it is now; None where there is none."""
+    """The server as it is now; None where there is none, or one of another user."""
     try:
         held = from_plain(Server, json.loads(folder.state.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError, ValueError, ShapeError):
+    except (OSError, ValueError, ShapeError):
         return None
     return held if not held.live or alive(held.supervisor) else _crashed(held)
 

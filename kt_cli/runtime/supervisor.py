@@ -79,13 +79,6 @@ class Supervisor:
         self._on(self._output, self._on_output)
         self._on(self._report, self._on_report)
         self._on(wakeup, self._on_signal)
-        if self._order.client is None:
-            return
-        client = procs.open_process(self._order.client)
-        if client is None:
-            self._stop("signal")
-        else:
-            self._on(client, self._on_client_gone)
 
     def _on(self, source: Any, action: Any) -> None:
         self._selector.register(source, selectors.EVENT_READ, action)
@@ -93,11 +86,18 @@ class Supervisor:
     def _turn(self) -> None:
         for key, _ in self._selector.select(0.5):
             key.data(key.fileobj)
+        self._check()
+
+    def _check(self) -> None:
+        """What no descriptor tells: a late start, a client that is gone, a keeper that hangs."""
         late = self._account.age_s > self._order.spec.ready_timeout_s
         if late and self._account.status == "starting" and not self._ended:
             timeout_s = self._order.spec.ready_timeout_s
             self._account.failed(autopsy.never_ready(self._order.name, timeout_s, self._watch))
             self._signal_keeper(keeper.STOP)
+        client = self._order.client
+        if client is not None and not self._stop_by and not procs.alive(client):
+            self._stop("signal")
         if self._give_up is not None and time.monotonic() > self._give_up:
             self._signal_keeper(signal.SIGKILL)
 
@@ -150,11 +150,6 @@ class Supervisor:
                 self._stop("user", signal.Signals(number))
         if self._keeper in procs.reap():
             self._keeper = None
-
-    def _on_client_gone(self, number: int) -> None:
-        self._selector.unregister(number)
-        os.close(number)
-        self._stop("signal")
 
     def _stop(self, by: str, number: signal.Signals = keeper.STOP) -> None:
         self._stop_by = self._stop_by or by

@@ -117,6 +117,16 @@ def test_ctrl_c_in_the_foreground_leaves_no_process(terminal: Terminal, port: in
     assert terminal.processes() == []
 
 
+def test_ctrl_c_while_loading_leaves_no_process(terminal: Terminal, port: int) -> None:
+    child = terminal.kt("run", "demo", "--port", str(port))
+    child.expect("starting|loading|building")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert child.exitstatus == 130
+    assert terminal.processes() == []
+
+
 def test_dry_run_starts_nothing(terminal: Terminal) -> None:
     shown = terminal.says("run", "demo", "--dry-run", "--explain")
     assert "-m kt_cli.embedded" in shown and "cpu_threads" in shown

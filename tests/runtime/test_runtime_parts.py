@@ -259,6 +259,16 @@ def test_a_process_is_told_by_more_than_its_pid() -> None:
     assert procs.wait_end(process, 0)
 
 
+def test_a_kernel_without_pidfd_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = procs.identify(child.pid)
+    assert process is not None and not procs.wait_end(process, 0.1)
+    assert procs.send(process, signal.SIGKILL) and procs.wait_end(process, 5)
+    assert not procs.send(process, signal.SIGKILL)
+    child.wait()
+
+
 def test_descendants_are_found_over_generations(tmp_path: Path) -> None:
     inner = "import time; time.sleep(60)"
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
