@@ -18,8 +18,8 @@ from kt_cli.weights.gguf import GgufFile
 from kt_cli.weights.headers import TensorInfo
 from kt_cli.weights.writer import write_checkpoint
 
-# As the model card of SmolLM2-135M-Instruct recommends.
-SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+# The model card's temperature; narrower otherwise, for 135 M parameters at 4 bits lose the thread.
+SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.5, "repetition_penalty": 1.1}
 
 
 def build(gguf: Path, folder: Path, layout: LayoutName, progress: Callable[[float], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 LayoutName = Literal["mixtral", "qwen2_moe", "qwen3_moe", "padded"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
-RECIPE = 2
+RECIPE = 3
 """Raised whenever the bytes that come out change."""
 MANIFEST = "kt-demo.json"
 
