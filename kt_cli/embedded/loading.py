@@ -58,7 +58,9 @@ def load_model(
     parameters = Parameters(model, checkpoint)
     parameters.experts_backend = options.experts_backend
     parameters.threads = options.threads
-    parameters.exact = choice.dtype == torch.float32 and options.dtype not in (None, "auto")
+    parameters.exact = choice.dtype == torch.float32 and (
+        options.dtype not in (None, "auto") or config.dtype != torch.bfloat16
+    )
     _complain_about_missing(parameters, path)
     injection = inject(model, rules, parameters, model.config, options.device)
     parameters.devices = injection.devices

@@ -154,8 +154,7 @@ class Parameters:
         return self._ready.pop(name)
 
     def _converted(self, recipe: _Recipe) -> dict[str, torch.Tensor]:
-        converter = copy.deepcopy(recipe.converter)
-        assert converter is not None
+        converter: Any = copy.deepcopy(recipe.converter)
         for pattern, key in recipe.parts:
             read = _Deferred(self.checkpoint, key)
             converter.add_tensor(recipe.renamed, key, pattern, read)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from kt_cli.embedded.operators.base import BaseInjectedModule
 
 
@@ -13,8 +15,6 @@ class Rotary(BaseInjectedModule):
     """
 
     def load(self) -> None:
-        import torch
-
         if self.orig_module is None:
             return
         config = getattr(self.orig_module, "config", self.config)
