@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("kt_cli.commands.chat", "Talk to a running server"),
     "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
     "fit": ("kt_cli.commands.fit", "Models ranked for this machine: which run, how fast, how big"),
+    "profile": ("kt_cli.commands.profile", "Saved options of `kt run`"),
     "ps": ("kt_cli.commands.ps", "Running servers and what they do"),
     "logs": ("kt_cli.commands.logs", "What a server's engine wrote"),
     "stop": ("kt_cli.commands.stop", "Stop a server, or all"),

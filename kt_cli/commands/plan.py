@@ -9,12 +9,12 @@ from typing import Any
 
 import typer
 
-from kt_cli.commands.check import check
 from kt_cli.commands.cli import Context, need, takes
 from kt_cli.commands.machines import MachineOptions, machine_for
-from kt_cli.commands.planned import Planned, plan_for
-from kt_cli.commands.records import save_plan
+from kt_cli.commands.planned import Planned, joined, plan_for
 from kt_cli.core.drift import plan_to_json
+from kt_cli.core.machine import Machine
+from kt_cli.core.plan_run import Origins
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError
 from kt_cli.options import OUTPUT, RunOptions, opt, to_argv
@@ -25,6 +25,9 @@ from kt_cli.ui.plan import picture, reasons
 class PlanOptions(RunOptions, MachineOptions):
     explain: bool = opt(
         "--explain", help="Show every decision and formula", default=False, panel=OUTPUT
+    )
+    profile: str | None = opt(
+        "--profile", help="Take undecided options from a saved profile", metavar="NAME"
     )
     check: bool = opt(
         "--check",
@@ -49,18 +52,38 @@ def cli(options: PlanOptions, ctx: Context) -> None:
     """Show memory, speed, reasons and the exact command for a model, without loading it."""
     from kt_cli import catalog
 
-    name = need(ctx, "model", options.model, "Which model?")
     machine = machine_for(options, ctx.home)
-    planned = plan_for(options.run(), ctx, machine, catalog.find(name, ctx.home))
+    wanted, said = _asked(options, ctx, machine)
+    model = catalog.find(need(ctx, "model", wanted.model), ctx.home)
+    planned = plan_for(wanted, ctx, machine, model, said)
     if options.check:
+        from kt_cli.commands.check import check
+
         check(planned, ctx)
         return
     if options.out:
+        from kt_cli.commands.records import save_plan
+
         save_plan(Path(options.out), planned.plan)
         ctx.out.note(f"wrote {options.out}")
     show(planned, ctx, options.explain)
     if not (planned.plan.fits or options.force):
         raise typer.Exit(DoesNotFitError.exit_code)
+
+
+def _asked(options: PlanOptions, ctx: Context, machine: Machine) -> tuple[RunOptions, Origins]:
+    """Flags, then the profile; on a terminal the wizard for what is left when no model is named."""
+    wanted, said = options.run(), Origins()
+    if options.profile:
+        from kt_cli.commands.profiles import with_profile
+
+        wanted, said = with_profile(wanted, ctx.home, options.profile)
+    if wanted.model is None and ctx.may_ask:
+        from kt_cli.commands.ask import by_wizard
+
+        wanted, answered = by_wizard(wanted, ctx, machine)
+        said = joined(answered, said)
+    return wanted, said
 
 
 def show(planned: Planned, ctx: Context, explain: bool) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.commands.cli import Context
-from kt_cli.commands.records import outcomes
 from kt_cli.core.hints import Hints
 from kt_cli.core.history import calibrated
 from kt_cli.core.machine import Machine
@@ -41,11 +40,18 @@ class Planned:
         return decode.high / self.facts.embedded.decode_efficiency[1] if decode else None
 
 
-def plan_for(options: RunOptions, ctx: Context, machine: Machine, model: Model) -> Planned:
-    """Fills what the settings know, then plans."""
+def plan_for(
+    options: RunOptions,
+    ctx: Context,
+    machine: Machine,
+    model: Model,
+    said: Origins | None = None,
+) -> Planned:
+    """Fills what the settings know, then plans. `said`: who decided fields that are no flags."""
     full, origins = with_settings(options, ctx.settings)
+    origins = joined(said or Origins(), origins)
     whole = completed(machine, read_gpus())
-    hints = hints_for(options.model or "", model)
+    hints = hints_for(options.model or "", model) if machine.gpus else Hints()
     facts = facts_for(machine, ctx.home)
     plan = plan_run(whole, model, full, facts, origins, hints)
     return Planned(plan, machine, model, full, facts)
@@ -56,6 +62,8 @@ def facts_for(machine: Machine, home: Path) -> Facts:
     facts = read_facts()
     if machine.source != HERE:
         return facts
+    from kt_cli.commands.records import outcomes
+
     return replace(facts, embedded=calibrated(facts.embedded, outcomes(home)))
 
 

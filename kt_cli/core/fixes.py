@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from kt_cli.core.plan import Fix
+from kt_cli.core.plan import Fix, Problem
 from kt_cli.core.units import gb
 
 
@@ -28,3 +28,10 @@ def ways_out(short: int, ways: Iterable[WayOut], place: str) -> tuple[Fix, ...]:
         if w.short
     ]
     return (*enough, *helps, Fix(f"+{gb(short)} {place}", "fits"))
+
+
+def means_nothing(flags: Sequence[str], engine: str, other: str) -> Problem:
+    """Flags that were asked for and that the plan's engine does not have."""
+    named = ", ".join("--" + flag.replace("_", "-") for flag in flags)
+    fix = Fix("leave it out", "fits" if len(flags) == 1 else "all of them")
+    return Problem(f"{named} is not for {engine}", f"only {other} has it", fixes=(fix,))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from kt_cli.core.facts import EmbeddedFacts
 from kt_cli.core.plan import Plan, Range
@@ -115,10 +114,16 @@ def calibrated(facts: EmbeddedFacts, outcomes: Sequence[Outcome]) -> EmbeddedFac
     """The engine's facts after what was measured on this machine; unchanged by few loads."""
     ours = [o for o in outcomes if o.engine == "embedded"]
     if len(ours) >= ENOUGH:
-        error = int(median(o.resident - o.expected for o in ours))
+        error = int(median([o.resident - o.expected for o in ours]))
         facts = replace(facts, base_bytes=max(0, facts.base_bytes + error))
     shares = [o.decode / o.decode_limit for o in ours if o.decode and o.decode_limit]
     if len(shares) >= ENOUGH:
         share = median(shares)
         facts = replace(facts, decode_efficiency=(share * 0.85, share * 1.15))
     return facts
+
+
+def median(values: Sequence[float]) -> float:
+    """Of a sequence that is not empty."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2

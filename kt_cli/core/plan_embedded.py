@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kt_cli.core.facts import EmbeddedFacts
-from kt_cli.core.fixes import WayOut, ways_out
+from kt_cli.core.fixes import WayOut, means_nothing, ways_out
 from kt_cli.core.kv import KvCost, kv_cost
 from kt_cli.core.ledger import (
     GROUPS,
@@ -264,7 +264,27 @@ def _room(case: Case, choice: Choice) -> int:
 # Problems
 
 
+SGLANG_ONLY = (
+    "numa_nodes",
+    "gpu_experts",
+    "tp",
+    "mem_fraction",
+    "chunked_prefill_size",
+    "gpu_prefill_threshold",
+    "deferred_experts",
+    "attention_backend",
+    "weights_path",
+)
+
+
 def _impossible(case: Case, choice: Choice) -> Iterator[Problem]:
+    foreign = case.wishes.foreign(SGLANG_ONLY)
+    if foreign:
+        yield means_nothing(foreign, "the embedded engine", "SGLang")
+    if choice.kv_dtype != choice.dtype:
+        why = "attention and cache share one type"
+        fix = Fix(f"a cache in {choice.dtype}", "runs", f"--kv-cache-dtype {choice.dtype}")
+        yield Problem(f"no cache in {choice.kv_dtype} beside {choice.dtype}", why, fixes=(fix,))
     stored = case.model.quantization.method
     if stored not in case.facts.reads:
         fix = Fix("a BF16 checkpoint of the model", "runs", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kt_cli.core.fixes import WayOut, ways_out
+from kt_cli.core.fixes import WayOut, means_nothing, ways_out
 from kt_cli.core.ledger import missing, sum_text
 from kt_cli.core.methods import expert_bytes, nvidia, obstacle, usable
 from kt_cli.core.model import Experts
@@ -33,7 +33,13 @@ def problems_of(case: SglangCase, choice: SglangChoice) -> tuple[Problem, ...]:
 # Pairs that cannot work
 
 
+EMBEDDED_ONLY = ("rules", "experts_backend", "dtype")
+
+
 def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    foreign = case.wishes.foreign(EMBEDDED_ONLY)
+    if foreign:
+        yield means_nothing(foreign, "SGLang", "the embedded engine")
     yield from _hardware(case)
     yield from _splits(case, choice)
     yield from _methods(case, choice)

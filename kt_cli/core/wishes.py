@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,10 @@ class Wishes:
 
     def fixed(self, name: str) -> bool:
         return self.get(name) is not None
+
+    def foreign(self, names: Sequence[str]) -> list[str]:
+        """Those of `names` that were asked for."""
+        return [name for name in names if self.get(name) is not None]
 
     def settle(self, decision: str, name: str, value: Any, why: str) -> Decision:
         """The decision with the wish where there is one, else with the derived value."""

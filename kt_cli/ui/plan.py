@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kt_cli.core.history import Line
-from kt_cli.core.plan import Decision, Item, Plan, Pool, Problem, Range
+from kt_cli.core.plan import Item, Plan, Pool, Problem, Range
 from kt_cli.core.units import gb, tokens
-from kt_cli.ui.out import table
+from kt_cli.ui.out import colours
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,15 +25,16 @@ class Mark:
     glyph: str
     ascii: str
     colour: str
+    """SGR code."""
 
 
 _MARKS = {
-    "experts": Mark("█", "#", "green"),
-    "weights": Mark("▓", "=", "blue"),
-    "KV cache": Mark("▒", "%", "magenta"),
-    "other": Mark("▚", "+", "yellow"),
-    "in use": Mark("▞", "x", "red"),
-    "free": Mark("░", ".", "bright_black"),
+    "experts": Mark("█", "#", "32"),
+    "weights": Mark("▓", "=", "34"),
+    "KV cache": Mark("▒", "%", "35"),
+    "other": Mark("▚", "+", "33"),
+    "in use": Mark("▞", "x", "31"),
+    "free": Mark("░", ".", "90"),
 }
 _EXPERTS = ("experts", "GPU experts")
 _WEIGHTS = (
@@ -95,27 +97,39 @@ def _alike(first: Pool, other: Pool) -> bool:
     return kind and same and abs(first.used - other.used) < first.capacity / 50
 
 
-def reasons(plan: Plan) -> list[RenderableType]:
+def reasons(plan: Plan, look: Style | None = None) -> list[RenderableType]:
     """Every decision with why and source, then every line of the ledger with its formula."""
-    chosen = style()
-    decided = [_row(d, chosen) for d in plan.decisions]
-    lines: list[RenderableType] = [table(("decision", "value", "why", "by"), decided)]
+    chosen = look or style()
+    lines = ["", "decisions"]
+    for decision in plan.decisions:
+        value = "-" if decision.value is None else decision.value
+        lines.append(f"  {decision.name} = {value}  ({decision.source})")
+        lines += _filled(decision.why, "      ")
     for pool in plan.pools:
-        rows = [(i.name, gb(i.bytes), chosen.text(i.formula)) for i in pool.items]
-        rows.append(("margin", gb(pool.margin), "kept free"))
-        rows.append(("left", gb(pool.left), f"of {gb(pool.free)} free now"))
-        lines.append(table((pool.name, "bytes>", "formula"), rows))
-    return lines
+        lines += ["", f"{pool.name} {pool.label}".rstrip()]
+        for item in pool.items:
+            lines += _filled(item.formula, " " * 31, f"  {item.name:<18}{gb(item.bytes):>9}  ")
+        if pool.margin:
+            lines.append(f"  {'margin':<18}{gb(pool.margin):>9}  kept free")
+        lines.append(f"  {'left':<18}{gb(pool.left):>9}  of {gb(pool.free)} free now")
+    return [chosen.text(line) for line in lines]
+
+
+def _filled(text: str, indent: str, first: str | None = None) -> list[str]:
+    from textwrap import wrap
+
+    head = indent if first is None else first
+    return wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent) or [head.rstrip()]
 
 
 def comparison(model: str, date: str, lines: Sequence[Line]) -> list[RenderableType]:
     """Predicted against actual."""
-    rows = [
-        (x.name, x.predicted, x.actual, "?" if x.off is None else f"{x.off:+.0%}", _verdict(x))
-        for x in lines
-    ]
-    head = ("", "predicted>", "actual>", "error>", "")
-    return [f"{model}, measured {date}", table(head, rows)]
+    look = style()
+    rows = [f"{'':<14}{'predicted':>14}{'actual':>12}{'error':>8}"]
+    for x in lines:
+        off = "?" if x.off is None else f"{x.off:+.0%}"
+        rows.append(f"{x.name:<14}{x.predicted:>14}{x.actual:>12}{off:>8}  {_verdict(x)}")
+    return [f"{model}, measured {date}", *(look.text(row) for row in rows)]
 
 
 def _verdict(line: Line) -> str:
@@ -171,11 +185,6 @@ def _summary(plan: Plan) -> list[str]:
     return [" · ".join(parts)] if parts else []
 
 
-def _row(decision: Decision, look: Style) -> tuple[str, str, str, str]:
-    value = "-" if decision.value is None else str(decision.value)
-    return decision.name, value, look.text(decision.why), decision.source
-
-
 def _pool(pool: Pool, look: Style, count: int = 1) -> list[RenderableType]:
     sizes = _kinds(pool)
     name = pool.name if count == 1 else f"{count}×{pool.name.rstrip('0123456789')}"
@@ -224,13 +233,14 @@ def _bar(pool: Pool, sizes: dict[str, int], look: Style) -> str:
     return "".join(look.mark(kind) * cells.get(kind, 0) for kind in _MARKS)
 
 
-def _coloured(line: str) -> RenderableType:
-    from rich.text import Text
-
-    text = Text(line, no_wrap=True, overflow="crop")
+def _coloured(line: str) -> str:
+    """The bar's runs in colour where the terminal shows any."""
+    if not colours(sys.stdout):
+        return line
     for mark in _MARKS.values():
-        text.highlight_regex(f"{mark.glyph}+", mark.colour)
-    return text
+        painted = f"\x1b[{mark.colour}m\\g<0>\x1b[0m"
+        line = re.sub(f"{mark.glyph}+", painted, line)
+    return line
 
 
 def _wrapped(parts: Sequence[str], indent: str) -> list[str]:

@@ -131,3 +131,14 @@ def test_a_quantised_checkpoint_is_refused() -> None:
     model = replace(small_model(), quantization=Quantization("fp8", 8, 128))
     made = plan_run(machine(), model, RunOptions(model="small"), FACTS)
     assert "stored as fp8" in made.problems[0].what
+
+
+def test_flags_of_another_engine_are_refused_not_dropped() -> None:
+    made = plan(RunOptions(model="small", gpu_experts=4, tp=2))
+    assert made.problems[0].what == "--gpu-experts, --tp is not for the embedded engine"
+
+
+def test_a_cache_in_another_type_than_attention_is_refused() -> None:
+    made = plan(RunOptions(model="small", kv_cache_dtype="fp8"))
+    assert not made.fits
+    assert made.problems[0].fixes[0].flag == "--kv-cache-dtype fp32"

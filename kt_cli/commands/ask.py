@@ -1,0 +1,75 @@
+"""The wizard on a terminal: for `kt run` and `kt plan` without a model, or with `--ask`."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from kt_cli.commands import profiles
+from kt_cli.commands.cli import Context
+from kt_cli.commands.planned import facts_for, hints_for, with_settings
+from kt_cli.core.machine import Machine
+from kt_cli.core.plan import Plan
+from kt_cli.core.plan_run import Origins, plan_run
+from kt_cli.errors import UsageError
+from kt_cli.options import RunOptions, to_argv
+from kt_cli.ui.ask import LineAsker
+from kt_cli.ui.plan import picture
+from kt_cli.wizard import Planner, complete
+
+SHOWN = 12
+"""Models offered when none was named."""
+
+
+def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunOptions, Origins]:
+    """Options completed by answers, and which of them are answers; prints the same command.
+
+    Raises UsageError without a terminal.
+    """
+    if not ctx.may_ask:
+        raise UsageError("MODEL is missing", "", "give it on the command line")
+    asker = LineAsker(ctx.out)
+    if options.model is None:
+        options = replace(options, model=_model(ctx, machine, asker))
+    found = complete(options, _planner(options, ctx, machine), asker, lambda p: _show(p, ctx))
+    ctx.out.note("")
+    ctx.out.note("the same again: " + shlex.join(["kt", "run", *to_argv(found.options)]))
+    _save(found.options, ctx, asker)
+    return found.options, Origins(found.sources)
+
+
+def _planner(options: RunOptions, ctx: Context, machine: Machine) -> Planner:
+    from kt_cli import catalog
+
+    model = catalog.find(options.model or "", ctx.home)
+    hints, facts = hints_for(options.model or "", model), facts_for(machine, ctx.home)
+
+    def plan(wanted: RunOptions) -> Plan:
+        full, origins = with_settings(wanted, ctx.settings)
+        return plan_run(machine, model, full, facts, origins, hints)
+
+    return plan
+
+
+def _show(plan: Plan, ctx: Context) -> None:
+    for line in picture(plan):
+        ctx.out.note(str(line))
+
+
+def _model(ctx: Context, machine: Machine, asker: LineAsker) -> str:
+    """A choice among those that run here, the demo first."""
+    from kt_cli.commands.fit import candidates, row_of
+
+    facts = facts_for(machine, ctx.home)
+    rows = [row_of(c, machine, RunOptions(), facts, Origins()) for c in candidates(ctx.home)]
+    running = sorted((r for r in rows if r.runs), key=lambda r: (not r.local, -r.parameters))
+    lines = [f"{r.model}  {r.method}, context {r.context}" for r in running[:SHOWN]]
+    return asker.choose("Which model?", ["demo  a small one that is made here", *lines], "demo")
+
+
+def _save(options: RunOptions, ctx: Context, asker: LineAsker) -> None:
+    """Asked last; Enter saves nothing."""
+    name = asker.ask("Save these options as a profile? A name, or Enter for no", "", "", str)
+    if name:
+        path = profiles.save(ctx.home, name, options)
+        ctx.out.note(f"saved in {path}; use it with `--profile {name}`")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kt_cli.core.plan import Plan
+from kt_cli.core.plan_run import plan_run
+from kt_cli.engines.facts import read_facts
+from kt_cli.options import RunOptions, to_argv
+from kt_cli.wizard import complete
+from tests.core.builders import machine, small_model
+
+FACTS = read_facts()
+
+
+class Script:
+    """Answers in order; keeps what it was asked."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, str]] = []
+
+    def ask(self, question: str, default: str, why: str, check: Callable[[str], Any]) -> Any:
+        self.asked.append((question, default, why))
+        text = self.answers.pop(0) if self.answers else ""
+        return check(text) if text else None
+
+
+def planner(options: RunOptions) -> Plan:
+    return plan_run(machine(cores=8), small_model(), options, FACTS)
+
+
+def test_asks_only_what_is_undecided() -> None:
+    script = Script()
+    complete(RunOptions(model="small", ctx_size=1000), planner, script, lambda plan: None)
+    questions = [question for question, _, _ in script.asked]
+    assert not any("conversation" in q for q in questions)
+    assert any("requests" in q for q in questions)
+
+
+def test_the_default_is_the_planners_value_with_its_why() -> None:
+    script = Script()
+    complete(RunOptions(model="small"), planner, script, lambda plan: None)
+    _, default, why = script.asked[0]
+    assert default == "8k"
+    assert "8192" in why
+
+
+def test_taking_every_default_changes_nothing() -> None:
+    wanted = RunOptions(model="small")
+    found = complete(wanted, planner, Script(), lambda plan: None)
+    assert found.options == wanted
+    assert found.sources == {}
+
+
+def test_an_answer_is_a_constraint_and_its_source_is_the_wizard() -> None:
+    found = complete(RunOptions(model="small"), planner, Script("2k"), lambda plan: None)
+    assert found.options.ctx_size == 2048
+    assert found.sources == {"ctx_size": "wizard"}
+    assert found.plan.value("context") == 2048
+    assert to_argv(found.options) == ["small", "--ctx-size", "2048"]
+
+
+def test_the_picture_is_painted_anew_after_a_change_only() -> None:
+    painted: list[Plan] = []
+    complete(RunOptions(model="small"), planner, Script("2k"), painted.append)
+    assert len(painted) == 2
+    assert painted[0].pools != painted[1].pools
+
+
+def test_an_answer_that_is_not_allowed_is_refused_with_the_bounds() -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        complete(RunOptions(model="small"), planner, Script("0"), lambda plan: None)
+
+
+def test_questions_of_another_engine_are_not_asked() -> None:
+    script = Script()
+    complete(RunOptions(model="small"), planner, script, lambda plan: None)
+    assert not any("GPU" in question for question, _, _ in script.asked)
