@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kt_cli.core.drift import fingerprint
+from kt_cli.core.embedded_ledger import Case
 from kt_cli.core.facts import EmbeddedFacts, SglangFacts
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.methods import nvidia
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
-from kt_cli.core.plan_embedded import Case, plan_embedded
+from kt_cli.core.plan_embedded import plan_embedded
 from kt_cli.core.plan_sglang import plan_sglang
 from kt_cli.core.sglang_choice import SglangCase, unsupported
 from kt_cli.core.units import gb
