@@ -61,7 +61,7 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
     if options.dry_run:
         _show_command(spec, planned, ctx)
     else:
-        _require_fit(planned)
+        _require_fit(planned.plan, planned.options.force)
         _fetch(planned, model, ctx)
         serve(Served(spec, name, key, made=wanted.api_key == AUTO_KEY), ctx, options.detach)
 
@@ -132,13 +132,12 @@ def _show(planned: Planned, ctx: Context, options: RunCommandOptions) -> None:
     if not ctx.out.quiet or options.dry_run:
         ctx.out.print(*picture(planned.plan), "")
     if options.explain:
-        ctx.out.print(*reasons(planned.plan))
+        ctx.out.print(*reasons(planned.plan), "")
 
 
-def _require_fit(planned: Planned) -> None:
+def _require_fit(plan: Plan, force: bool) -> None:
     """The first problem as the error, its ways out as the fix; `--force` goes on regardless."""
-    plan: Plan = planned.plan
-    if plan.fits or planned.options.force:
+    if plan.fits or force:
         return
     problem = next(p for p in plan.problems if p.severity == "error")
     ways = [f.flag or f.action for f in problem.fixes]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from pathlib import Path
 
 import pytest
 
+from kt_cli import app
 from kt_cli.commands import run
 from kt_cli.commands.attach import curl
-from kt_cli.commands.planned import Planned
 from kt_cli.commands.ps import span
 from kt_cli.core.plan import Fix, Plan, Problem
 from kt_cli.errors import AuthError, DoesNotFitError
@@ -30,23 +32,21 @@ def test_a_server_is_named_after_its_model(model: str, name: str) -> None:
     assert run.server_name(model) == name
 
 
-def planned(force: bool) -> Planned:
-    ways = (Fix("shorter context", "saves 2 GB", "--ctx-size 4k"), Fix("buy memory", "helps"))
-    problems = (Problem("note", "", "info"), Problem("too big", "needs 9 GB", fixes=ways))
-    plan = Plan("m", "/m", "box", "embedded", (), (), problems)
-    return Planned(plan, None, None, RunOptions(force=force))  # type: ignore[arg-type]
+WAYS = (Fix("shorter context", "saves 2 GB", "--ctx-size 4k"), Fix("buy memory", "helps"))
+PROBLEMS = (Problem("note", "", "info"), Problem("too big", "needs 9 GB", fixes=WAYS))
+TOO_BIG = Plan("m", "/m", "box", "embedded", (), (), PROBLEMS)
 
 
 def test_a_plan_that_does_not_fit_stops_with_its_ways_out() -> None:
     with pytest.raises(DoesNotFitError) as caught:
-        run._require_fit(planned(force=False))
+        run._require_fit(TOO_BIG, force=False)
     error = caught.value
     assert (error.what, error.why, error.exit_code) == ("too big", "needs 9 GB", 5)
     assert "--ctx-size 4k, or buy memory, or --force" in error.fix
 
 
 def test_force_starts_it_all_the_same() -> None:
-    run._require_fit(planned(force=True))
+    run._require_fit(TOO_BIG, force=True)
 
 
 def test_the_network_demands_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +75,53 @@ def test_the_curl_line_is_good_shell() -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_dry_run_fetches_and_starts_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KT_SERVER_PORT", "31234")
+    assert app.run(["run", "demo", "--dry-run", "--json", "-c", "2k"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["schema"] == "kt.run/1"
+    argv = shown["argv"]
+    assert argv[argv.index("--port") + 1] == "31234"
+    assert argv[argv.index("--context") + 1] == "2048"
+    sources = {d["name"]: d["source"] for d in shown["plan"]["decisions"]}
+    assert (sources["port"], sources["context"]) == ("environment", "flag")
+    assert not (home / "models").exists() and not (home / "run").exists()
+
+
+def test_explain_gives_the_reasons_and_the_command_can_be_pasted(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["run", "demo", "--dry-run", "--explain", "--served-model-name", "my demo"]) == 0
+    out = capsys.readouterr().out
+    assert "cpu_threads" in out and "hyper-threads would slow it" in out
+    assert shlex.split(out.splitlines()[-1])[1:3] == ["-m", "kt_cli.embedded"]
+    assert "'my demo'" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (["run"], 2, "MODEL is missing"),
+        (["run", "nonesuch-model"], 3, "nonesuch-model"),
+        (["run", "demo", "--gpu-experts", "8"], 2, "`--gpu-experts`"),
+        (["run", "demo", "--name", "a/b"], 2, "cannot be a server's name"),
+        (["run", "demo", "--host", "192.0.2.1", "--api-key", "k"], 2, "does not have that address"),
+        (["run", "demo", "--host", "0.0.0.0"], 4, "--api-key auto"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_loaded(
+    home: Path, capsys: pytest.CaptureFixture[str], argv: list[str], code: int, words: str
+) -> None:
+    assert app.run(argv) == code
+    assert words in capsys.readouterr().err
+    assert not (home / "models").exists()
