@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import kt_moe
@@ -75,10 +76,16 @@ def routings(layer: kt_moe.Experts, tokens: int, n: int) -> Iterator[tuple[np.nd
         yield ids, np.full(ids.shape, 1 / layer.top_k, np.float32)
 
 
-def median_ms(
-    layers: list[kt_moe.Experts], tokens: int, seconds: float
-) -> tuple[float, float, float]:
-    """Milliseconds, and the bytes and operations of one call."""
+@dataclass(frozen=True)
+class Timing:
+    ms: float
+    bytes: float
+    ops: float
+    phases: list[float]  # of the call, together 1
+
+
+def time_calls(layers: list[kt_moe.Experts], tokens: int, seconds: float) -> Timing:
+    """The median call, and the bytes and operations of one."""
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((tokens, layers[0].hidden), np.float32).view(np.uint32) >> 16).astype(
         np.uint16
@@ -96,7 +103,9 @@ def median_ms(
         times.append(time.perf_counter() - start)
     one = layers[0].nbytes / layers[0].num_experts
     ops = 6.0 * tokens * layers[0].top_k * layers[0].hidden * layers[0].intermediate
-    return float(np.median(times[1:])) * 1e3, touched * one, ops
+    phases = np.array(kt_moe.limits.phases(layers[0], x, *cases[0], out))
+    shares = phases / max(phases.sum(), 1e-12)
+    return Timing(float(np.median(times[1:])) * 1e3, touched * one, ops, shares.tolist())
 
 
 def limits(threads: list[int]) -> tuple[dict[int, float], dict[tuple[str, int], float]]:
@@ -113,28 +122,36 @@ def limits(threads: list[int]) -> tuple[dict[int, float], dict[tuple[str, int], 
     return bandwidth, rates
 
 
+def print_row(name: str, fmt: str, tokens: int, n: int, t: Timing, read: float, top: float) -> None:
+    phases = "/".join(f"{100 * p:.0f}" for p in t.phases)
+    print(
+        f"{name:<6}{fmt:5} {tokens:<5} {n:<3} {t.ms:9.3f} {t.bytes / t.ms / 1e6:8.1f} "
+        f"{100e3 * t.bytes / t.ms / read:5.0f}% {t.ops / t.ms / 1e9:7.3f} "
+        f"{100e3 * t.ops / t.ms / top:5.0f}%  {phases}",
+        flush=True,
+    )
+
+
 def report(args: argparse.Namespace) -> None:
     info = kt_moe.cpu_info()
     print(f"variant {info['variant']}, {info['cores']} cores, cache {cache_bytes() >> 20} MiB")
-    threads = [int(n) for n in args.threads.split(",")] if args.threads else [info["cores"]]
+    threads = numbers(args.threads) or [info["cores"]]
     bandwidth, rates = limits(threads)
-    print("shape fmt   T     thr        ms     GB/s  %read    TF/s  %peak")
-    for name in args.shapes.split(","):
-        for fmt in args.formats.split(","):
-            layers = make_layers(SHAPES[name], fmt, min(args.memory * 1e9, 0.7 * free_bytes()))
-            for tokens in (int(t) for t in args.tokens.split(",")):
-                for n in threads:
-                    kt_moe.set_threads(n)
-                    ms, size, ops = median_ms(layers, tokens, args.seconds)
-                    top = rates.get((f"amx-{PEAK[fmt]}", n), 0) or rates[PEAK[fmt], n]
-                    read, rate = size / ms * 1e3, ops / ms * 1e3
-                    print(
-                        f"{name}/{layers[0].num_experts:<4}{fmt:5} {tokens:<5} {n:<3} {ms:9.3f} "
-                        f"{read / 1e9:8.1f} {100 * read / bandwidth[n]:5.0f}% {rate / 1e12:7.3f} "
-                        f"{100 * rate / top:5.0f}%",
-                        flush=True,
-                    )
-            del layers
+    print("shape fmt   T     thr        ms     GB/s  %read    TF/s  %peak  phases (%)")
+    for name, fmt in product(args.shapes.split(","), args.formats.split(",")):
+        layers = make_layers(SHAPES[name], fmt, min(args.memory * 1e9, 0.7 * free_bytes()))
+        for cut, tokens, n in product(args.cuts.split(), numbers(args.tokens), threads):
+            kt_moe.limits.set_cut(*numbers(cut))
+            kt_moe.set_threads(n)
+            timing = time_calls(layers, tokens, args.seconds)
+            top = rates.get((f"amx-{PEAK[fmt]}", n), 0) or rates[PEAK[fmt], n]
+            label = f"{name}/{layers[0].num_experts}"
+            print_row(label, f"{fmt} {cut}", tokens, n, timing, bandwidth[n], top)
+        del layers
+
+
+def numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",") if n]
 
 
 def main() -> None:
@@ -146,6 +163,11 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=40, help="GB for one layer, at most")
     parser.add_argument("--seconds", type=float, default=1.0, help="per case")
     parser.add_argument("--isa", default="")
+    parser.add_argument(
+        "--cuts",
+        default="8,16,16",
+        help="depth,panels,blocks of the tile products; several in turn",
+    )
     parser.add_argument("--tile-from", type=int, default=0, help="tokens per expert to use tiles")
     args = parser.parse_args()
     kt_moe.use_isa(args.isa)

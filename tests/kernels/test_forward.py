@@ -89,6 +89,21 @@ def test_all_tokens_on_one_expert(isa: str, fmt: str, rng: np.random.Generator) 
     assert error(got, wanted) < own_bound(fmt, isa)
 
 
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("cut", [(2, 4, 1), (4, 12, 3), (8, 16, 16)], ids=str)
+def test_any_cut_of_a_product_gives_the_same(
+    isa: str, fmt: str, cut: tuple[int, int, int], rng: np.random.Generator
+) -> None:
+    experts = make(random_matrices(rng, 2, 600, 330), fmt, 1, group=128)
+    case = random_case(rng, 600, 600, 2, 1)
+    wanted = reference(dequantised(experts), case)
+    kt_moe.limits.set_cut(*cut)
+    try:
+        assert error(experts.forward(case.x, case.ids, case.weights), wanted) < own_bound(fmt, isa)
+    finally:
+        kt_moe.limits.set_cut(8, 16, 16)
+
+
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_an_expert_named_twice_counts_twice(
     isa: str, tokens: int, rng: np.random.Generator

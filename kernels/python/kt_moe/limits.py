@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from kt_moe._native import core
 
@@ -29,3 +29,17 @@ def peak(kind: PeakKind, threads: int, *, seconds: float = 0.2) -> float:
 def set_tile_from(tokens: int) -> None:
     """Tokens per touched expert from which AMX tiles replace vectors; 0 restores the default."""
     core().set_tile_from(tokens)
+
+
+def set_cut(depth: int, panels: int, blocks: int) -> None:
+    """How tile products are cut: depth in tiles of 64 bytes of k, panels of 16 rows of weights,
+    blocks of 16 tokens, each at a time."""
+    if depth < 2 or depth % 2 or panels < 4 or panels % 4 or blocks < 1:
+        given = f"{depth}, {panels}, {blocks}"
+        raise ValueError(f"depth must be even, panels a multiple of 4, not {given}")
+    core().set_cut(depth, panels, blocks)
+
+
+def phases(experts: Any, x: Any, ids: Any, weights: Any, out: Any) -> list[float]:
+    """Seconds of each phase of one `forward`, by the calling thread's clock."""
+    return list(experts._packed.phases(x, ids, weights, None, out))

@@ -14,6 +14,7 @@
 #include "../core/limits.h"
 #include "../core/pool.h"
 #include "../core/submit.h"
+#include "../core/tiled.h"
 #include "arrays.h"
 
 namespace nb = nanobind;
@@ -66,6 +67,18 @@ class Experts {
     nb::gil_scoped_release released;
     PoolLock lock;
     kt::forward(*weights_, call, kernels());
+  }
+
+  // Seconds of each phase of one forward.
+  std::vector<double> phases(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+                             const std::optional<ConstArray>& mask, const Array& out) const {
+    Call call = checked(x, ids, weights, mask, out);
+    std::vector<double> seconds(kMaxPhases);
+    call.seconds = seconds.data();
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    kt::forward(*weights_, call, kernels());
+    return seconds;
   }
 
   // The caller keeps the arrays alive until wait() returns.
@@ -130,7 +143,7 @@ class Experts {
       throw nb::type_error("weights must be float32");
     return {static_cast<const char*>(x.data()), static_cast<char*>(out.data()), dtype, ids_of(ids),
             static_cast<const float*>(weights.data()), mask ? mask_of(*mask) : nullptr, int(tokens),
-            top_k_, act_};
+            top_k_, act_, nullptr};
   }
 
   std::unique_ptr<Weights> weights_;
@@ -167,6 +180,7 @@ void bind_cpu(nb::module_& m) {
   m.def("threads", &threads);
   m.def("allowed_cores", &allowed_cores);
   m.def("set_tile_from", &set_tile_from);
+  m.def("set_cut", [](int depth, int panels, int blocks) { set_cut({depth, panels, blocks}); });
   m.def("formats", &format_names);
   m.def("max_threads", [] { return kMaxThreads; });
 }
@@ -200,6 +214,8 @@ NB_MODULE(_core, m) {
       .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
            "down"_a.noconvert())
       .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())

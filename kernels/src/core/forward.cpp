@@ -53,22 +53,8 @@ using ProductFn = void (*)(const GemmArgs*);
 
 ProductFn product_of(const Layer& s) {
   const Kernels& k = s.kernels;
-  if (s.l.format->product == Product::bf16) return s.tiles ? k.tile_bf16 : k.gemm_bf16;
-  if (s.tiles) return k.tile_i8;
+  if (s.l.format->product == Product::bf16) return k.gemm_bf16;
   return s.l.format->product == Product::i8 ? k.gemm_i8 : k.gemm_i4;
-}
-
-// The weights as the tiles want them: int4 panels become int8 in the thread's scratch.
-void expand(const Layer& s, GemmArgs& g, const ThreadScratch& t) {
-  for (int p = 0; p < g.panels; ++p) {
-    const PackArgs a = {nullptr, g.k, g.w_group, t.panels + size_t(p) * g.k * 16,
-                        reinterpret_cast<char*>(t.scales + p * 16)};
-    s.kernels.i4_to_i8(&a, g.w + size_t(p) * g.w_stride, g.w_scale + size_t(p) * g.w_scale_stride);
-  }
-  g.w = t.panels;
-  g.w_stride = size_t(g.k) * 16;
-  g.w_scale = reinterpret_cast<const char*>(t.scales);
-  g.w_scale_stride = 64;
 }
 
 // Calls use(block index, block, rows of c) for every block of one expert after its product.
@@ -76,25 +62,13 @@ template <class Use>
 void each_block(const Layer& s, const Touched& e, const Acts& a, bool shared, GemmArgs g,
                 const ThreadScratch& t, Use use) {
   const ProductFn product = product_of(s);
-  if (s.tiles && s.l.format->product == Product::i4) expand(s, g, t);
-  g.k = a.k;
   g.a_group = a.group;
   g.c = t.c;
-  const int step = s.tiles ? 2 : 1;
-  for (int i = 0; i < e.blocks; i += step) {
-    const int at = e.first_block + i;
+  for (int at = e.first_block; at < e.first_block + e.blocks; ++at) {
     const Block& b = s.routing.blocks[size_t(at)];
-    g.m2 = 0;
-    if (step == 2 && i + 1 < e.blocks) {
-      point_at(g, a, s.routing.blocks[size_t(at + 1)], at + 1, false);
-      g.a2 = g.a;
-      g.m2 = g.m;
-      g.a2_scale = g.a_scale;
-    }
     point_at(g, a, b, at, shared);
     product(&g);
     use(at, b, t.c);
-    if (g.m2) use(at + 1, s.routing.blocks[size_t(at + 1)], t.c + size_t(g.m) * g.panels * 16);
   }
 }
 
@@ -115,18 +89,10 @@ void gate_up(const Layer& s, int unit, int thread) {
   g.panels = s.pairs_of_panels * 2;
   each_block(s, e, s.x, s.one_token, g, t, [&](int at, const Block& b, const float* c) {
     for (int row = 0; row < b.rows; ++row) {
-      float* h = s.rows ? s.rows + size_t(b.first + row) * l.intermediate + pair * 16 : t.row;
-      s.kernels.glu(c + row * g.panels * 16, s.pairs_of_panels, s.call.act, h);
-      if (!s.rows) put(s.kernels, s.h, h, n, pair * 16, at, b.first, b.rows, row);
+      s.kernels.glu(c + row * g.panels * 16, s.pairs_of_panels, s.call.act, t.row);
+      put(s.kernels, s.h, t.row, n, pair * 16, at, b.first, b.rows, row);
     }
   });
-}
-
-void quantise_h(const Layer& s, int block) {
-  const Block& b = s.routing.blocks[size_t(block)];
-  for (int row = 0; row < b.rows; ++row)
-    put(s.kernels, s.h, s.rows + size_t(b.first + row) * s.l.intermediate, s.l.intermediate, 0, block,
-        b.first, b.rows, row);
 }
 
 // A slice of the output for all tokens: every expert adds its part, so no two threads meet.
@@ -160,20 +126,19 @@ void down(const Layer& s, int unit, int thread) {
                         s.call.out + (size_t(s.first_token + i) * l.shape.hidden + first) * bytes);
 }
 
-enum Step { kPackX, kGateUp, kQuantiseH, kDown };
+enum Step { kPackX, kGateUp, kDown };
 
 void run_unit(void* context, int phase, int unit, int thread) {
   const Layer& s = *static_cast<const Layer*>(context);
   if (phase == kPackX) pack_x(s, unit, thread);
   else if (phase == kGateUp) gate_up(s, unit, thread);
-  else if (phase == kQuantiseH) quantise_h(s, unit);
   else down(s, unit, thread);
 }
 
 bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched) {
   if (!kernels.tile_from) return false;
   const int from = g_tile_from.load() ? g_tile_from.load() : kernels.tile_from;
-  return pairs >= touched * size_t(from);
+  return pairs && pairs >= touched * size_t(from);
 }
 
 // Few tokens: short units spread evenly. Many: wide ones that use each activation more often.
@@ -188,9 +153,8 @@ ActKind act_kind(const Layer& s) {
   return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
 }
 
-// k per activation scale. Tiles keep one scale a row; int4 sums in 16 bits for 32 k at most.
+// k per activation scale; int4 sums in 16 bits for 32 k at most.
 int scale_group(const Layer& s, int k, int widest) {
-  if (s.tiles) return k;
   if (s.l.format->product == Product::i4) return 32;
   return k % widest == 0 ? widest : 64;
 }
@@ -209,21 +173,18 @@ Acts make_acts(const Layer& s, int k, int widest, Scratch& data, Scratch& scale,
 void run_layer(Layer& s, Buffers& buffers) {
   Pool& workers = pool();
   s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
-  s.tiles = use_tiles(s.kernels, s.routing.token.size(), s.routing.touched.size());
   s.pairs_of_panels = choose_pairs_of_panels(s, workers.threads());
   s.x = make_acts(s, s.l.hidden, 128, buffers.x, buffers.x_scale, buffers.x_sum);
   // h is quantised by the unit that made it, so its groups are no wider than a unit.
   s.h = make_acts(s, s.l.intermediate, s.pairs_of_panels * 16, buffers.h, buffers.h_scale, buffers.h_sum);
-  const bool whole_rows = s.tiles && s.h.kind == ActKind::s8;
-  if (whole_rows)
-    s.rows = buffers.rows.need_of<float>(s.routing.token.size() * size_t(s.l.intermediate));
   s.scratch_bytes = (scratch_size(s.l, s.tokens) + 4095) / 4096 * 4096;
   s.scratch = buffers.threads.need(s.scratch_bytes * size_t(workers.threads()));
   const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
   if (s.one_token && blocks) pack_x(s, 0, 0);
-  workers.run({run_unit, &s, 4,
+  workers.run({run_unit, &s, 3,
                {s.one_token ? 0 : blocks, touched * (s.l.intermediate / 16 / s.pairs_of_panels),
-                whole_rows ? blocks : 0, s.l.hidden / 16 / kDownPanels}});
+                s.l.hidden / 16 / kDownPanels},
+               s.call.seconds});
 }
 
 // One set for the process, used under the PoolLock.
@@ -242,8 +203,11 @@ void forward(const Weights& w, const Call& call, const Kernels& kernels) {
     const int n = std::min(kChunk, call.tokens - first);
     route(call.ids, call.weights, call.mask, first, n, call.top_k, w.layout().shape.experts,
           b.routing);
-    Layer s = {w, w.layout(), call, kernels, b.routing, false, false, first, n, 2, {}, {},
-               nullptr, nullptr, 0};
+    if (use_tiles(kernels, b.routing.token.size(), b.routing.touched.size())) {
+      forward_tiled(w, call, kernels, b.routing, first, n, b.tiled);
+      continue;
+    }
+    Layer s = {w, w.layout(), call, kernels, b.routing, false, first, n, 2, {}, {}, nullptr, 0};
     run_layer(s, b);
   }
 }

@@ -14,6 +14,7 @@ struct Call {
   const uint8_t* mask;   // [experts] or null
   int tokens, top_k;
   Act act;
+  double* seconds;       // [kMaxPhases] or null: adds the time of each phase
 };
 
 // Uses the pool and the process's work buffers: hold a PoolLock. Throws std::invalid_argument.

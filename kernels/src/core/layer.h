@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "forward.h"
+#include "tiled.h"
 
 namespace kt {
 
@@ -23,7 +24,8 @@ struct Acts {
 };
 
 struct Buffers {
-  Scratch x, x_scale, x_sum, h, h_scale, h_sum, rows, threads;
+  Scratch x, x_scale, x_sum, h, h_scale, h_sum, threads;
+  TiledBuffers tiled;
   Routing routing;
 };
 
@@ -33,12 +35,10 @@ struct Layer {
   const Call& call;
   const Kernels& kernels;
   const Routing& routing;
-  bool tiles;         // use the tile products
   bool one_token;     // all blocks share the only row of x
   int first_token, tokens;
   int pairs_of_panels;  // gate/up panel pairs a unit
   Acts x, h;
-  float* rows;        // [pair][intermediate] f32, when h gets one scale a row
   char* scratch;      // per thread
   size_t scratch_bytes;
 };
@@ -46,21 +46,16 @@ struct Layer {
 constexpr int kDownPanels = 4;
 
 struct ThreadScratch {
-  float* c;      // [32][panels * 16]
+  float* c;      // [16][panels * 16]
   float* row;    // one row of x or h
   float* out;    // [tokens][kDownPanels * 16]
-  char* panels;  // expanded weights
-  float* scales;
 };
 
-constexpr size_t kProductFloats = 32 * 8 * 16;
-
-inline size_t panel_bytes_expanded(const Layout& l) { return size_t(std::max(l.hidden, l.intermediate)) * 16; }
+constexpr size_t kProductFloats = 16 * 8 * 16;
 
 inline size_t scratch_size(const Layout& l, int tokens) {
   const size_t row = size_t(std::max(l.hidden, l.intermediate));
-  return (kProductFloats + row + size_t(tokens) * kDownPanels * 16 + 8 * 16) * 4 +
-         panel_bytes_expanded(l) * 8 + 4096;
+  return (kProductFloats + row + size_t(tokens) * kDownPanels * 16) * 4;
 }
 
 inline ThreadScratch scratch_of(const Layer& s, int thread) {
@@ -68,9 +63,7 @@ inline ThreadScratch scratch_of(const Layer& s, int thread) {
   ThreadScratch t;
   t.c = base;
   t.row = t.c + kProductFloats;
-  t.scales = t.row + std::max(s.l.hidden, s.l.intermediate);
-  t.panels = reinterpret_cast<char*>(t.scales + 8 * 16);
-  t.out = reinterpret_cast<float*>(t.panels + panel_bytes_expanded(s.l) * 8);
+  t.out = t.row + std::max(s.l.hidden, s.l.intermediate);
   return t;
 }
 

@@ -132,14 +132,18 @@ class Workers : public Pool {
     if (did) phase.done.fetch_add(did, std::memory_order_acq_rel);
   }
 
+  static bool timed(const Slot& slot, int thread) { return thread == 0 && slot.job.seconds; }
+
   void take_part(Slot& slot, int thread) {
     for (int p = 0; p < slot.job.phases; ++p) {
       Phase& phase = slot.phases[p];
+      const long start = timed(slot, thread) ? now() : 0;
       for (int i = 0; i < count_; ++i)
         drain(slot, p, phase.ranges[size_t((thread + i) % count_)], thread);
       const auto over = [&] { return phase.done.load(std::memory_order_acquire) == phase.units; };
       while (!spin(over))
         for (int i = 0; i < 64 && !over(); ++i) sched_yield();
+      if (timed(slot, thread)) slot.job.seconds[p] += 1e-9 * double(now() - start);
     }
   }
 

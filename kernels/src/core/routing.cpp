@@ -17,7 +17,7 @@ void add_blocks(int expert, int first, int pairs, Routing& out) {
   const int at = int(out.blocks.size());
   for (int done = 0; done < pairs; done += 16)
     out.blocks.push_back({expert, first + done, std::min(16, pairs - done)});
-  out.touched.push_back({expert, at, int(out.blocks.size()) - at});
+  out.touched.push_back({expert, at, int(out.blocks.size()) - at, first, pairs});
 }
 
 }  // namespace
@@ -42,10 +42,12 @@ void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, 
   }
   out.token.resize(size_t(next.back()));
   out.weight.resize(size_t(next.back()));
+  out.pair.assign(end - begin, -1);
   for (size_t i = begin; i < end; ++i) {
     const int64_t id = ids[i];
     if (!used(id)) continue;
     const size_t at = size_t(next[size_t(id)]++);
+    out.pair[i - begin] = int(at);
     out.token[at] = int(i / size_t(top_k)) - first_token;
     out.weight[at] = weights[i];
   }

@@ -15,11 +15,13 @@ struct Block {
 struct Touched {
   int expert;
   int first_block, blocks;
+  int first, pairs;
 };
 
 struct Routing {
   std::vector<int> token;     // of each pair, sorted by expert
   std::vector<float> weight;  // of each pair
+  std::vector<int> pair;      // of each token and slot, -1 for none
   std::vector<Block> blocks;
   std::vector<Touched> touched;
 };

@@ -14,12 +14,9 @@ enum class Act : int { silu, gelu };
 // pointer with constant displacements serves the vector kernels and a block is an AMX A tile.
 // Weights live in panels of 16 rows: [k step][row][4 bytes] (4 int8, 2 bf16 or 8 int4 per row).
 struct GemmArgs {
-  const char* a;           // first block
+  const char* a;           // a block
   int m;                   // its rows, 1..16
-  const char* a2;          // second block, tile kernels only
-  int m2;                  // its rows, 0..16
   const float* a_scale;    // int8 activations: [group][16]
-  const float* a2_scale;
   const int32_t* a_sum;    // sum of the quantised values: [group][16]
   int a_group;             // k covered by one activation scale
   int k;                   // padded depth, a multiple of 64
@@ -29,7 +26,7 @@ struct GemmArgs {
   size_t w_scale_stride;
   int w_group;
   int panels;              // a multiple of 4
-  float* c;                // [m + m2][panels * 16]
+  float* c;                // [m][panels * 16]
   bool add;                // to what c holds
 };
 
@@ -61,6 +58,63 @@ struct PackArgs {
   char* scale;
 };
 
+// What a later step reads: `lines` of 64 bytes from every panel or block.
+struct Ahead {
+  const char* at;          // null: nothing
+  size_t stride;
+  int lines;
+};
+
+// Blocks of 16 rows times panels, on tiles. Sums: [panel][block][16 rows][16], int32 or f32.
+struct TileArgs {
+  const char* a;           // first block: [k tile][16 rows][64 bytes]
+  size_t a_stride;
+  int blocks;
+  const char* w;
+  size_t w_stride;
+  int panels;              // a multiple of 4
+  int depth;               // k tiles
+  bool add;                // to what c holds
+  char* c;                 // aligned to 64
+  Ahead w_ahead, a_ahead;
+};
+
+struct ExpandArgs {
+  const char* src;         // a panel from some k on
+  const char* src_scale;   // its f16 scales from there on
+  int k, group;
+  const float* scale;      // of the rows, from i4_row_scales
+  char* dst;
+};
+
+struct GatherArgs {
+  const char* const* source;
+  int rows;                // 1..16
+  int tiles;
+  char* dst;               // aligned to 64
+};
+
+struct FinishArgs {        // one block's sums on their way out
+  const char* c;           // of the first panel
+  size_t c_stride;
+  bool ints;
+  int rows, panels;
+  const float* row_scale;  // null: 1
+  const char* w_scale;     // [panel][16] f32, int sums only
+  size_t w_scale_stride;
+  Act act;
+  char* out;
+  size_t out_stride;       // bytes from row to row
+  Dtype dtype;
+};
+
+struct SumArgs {
+  const char* const* source;  // padded rows
+  int rows, n;
+  Dtype from, to;
+  void* dst;
+};
+
 struct Kernels {
   const char* name;
   bool bf16_acts;          // bf16 products take bf16 activations, otherwise f32
@@ -68,9 +122,14 @@ struct Kernels {
   void (*gemm_bf16)(const GemmArgs*);
   void (*gemm_i8)(const GemmArgs*);
   void (*gemm_i4)(const GemmArgs*);
-  void (*tile_bf16)(const GemmArgs*);
-  void (*tile_i8)(const GemmArgs*);
-  void (*i4_to_i8)(const PackArgs*, const char* src, const char* src_scale);
+  void (*tile_bf16)(const TileArgs*);
+  void (*tile_s8)(const TileArgs*);
+  void (*i4_row_scales)(const char* src_scale, int groups, float* scale);
+  void (*i4_to_i8)(const ExpandArgs*);
+  void (*gather)(const GatherArgs*);
+  void (*finish_glu)(const FinishArgs*);
+  void (*finish_rows)(const FinishArgs*);
+  void (*sum_rows)(const SumArgs*);
   void (*quantise)(const QuantArgs*);
   void (*put_f32)(const PutArgs*);
   void (*put_bf16)(const PutArgs*);

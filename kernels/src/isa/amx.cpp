@@ -4,18 +4,11 @@
 namespace kt {
 #include "expand.inl"
 #include "tiles.inl"
+#include "tile_rows.inl"
+#include "tile_table.inl"
 
 namespace {
-constexpr Kernels tile_table() {
-  Kernels t = vector_table("amx");
-  t.tile_from = 4;
-  t.tile_bf16 = tile_bf16;
-  t.tile_i8 = tile_i8;
-  t.i4_to_i8 = i4_to_i8;
-  t.peak = peak_with_tiles;
-  return t;
-}
-constexpr Kernels kTable = tile_table();
+constexpr Kernels kTable = tile_table("amx");
 }  // namespace
 const Kernels* kernels_amx() { return &kTable; }
 }  // namespace kt

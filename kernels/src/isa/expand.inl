@@ -3,43 +3,46 @@
 
 namespace {
 
-// 16 rows' factors, each four times over: rows 0..7 and rows 8..15, in 4.11 fixed point.
-struct Factors { __m512i low, high; };
-
-Factors factors(Vf ratio) {
-  const __m512i f = vi_round(vf_mul(ratio, vf_set1(2048.0f)));
-  const __m512i h = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(f));
-  const __m512i by4 = _mm512_set_epi16(7, 7, 7, 7, 6, 6, 6, 6, 5, 5, 5, 5, 4, 4, 4, 4,
-                                       3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-  return {_mm512_permutexvar_epi16(by4, h),
-          _mm512_permutexvar_epi16(_mm512_add_epi16(by4, _mm512_set1_epi16(8)), h)};
-}
-
-__m256i scaled(__m256i q, __m512i factor) {  // (q - 8) * 16 * factor / 2^15
-  const __m512i wide = _mm512_sub_epi16(_mm512_cvtepi8_epi16(q), _mm512_set1_epi16(8));
-  return _mm512_cvtepi16_epi8(_mm512_mulhrs_epi16(_mm512_slli_epi16(wide, 4), factor));
-}
-
-void expand_line(__m512i q, Factors f, char* dst) {
-  __m256i* out = reinterpret_cast<__m256i*>(dst);
-  _mm256_storeu_si256(out, scaled(_mm512_castsi512_si256(q), f.low));
-  _mm256_storeu_si256(out + 1, scaled(_mm512_extracti64x4_epi64(q, 1), f.high));
-}
-
-void i4_to_i8(const PackArgs* p, const char* src, const char* src_scale) {
-  const int groups = p->k / p->group;
+// The row's scale serves the group with the widest values.
+void i4_row_scales(const char* src_scale, int groups, float* scale) {
   Vf most = vf_zero();
   for (int g = 0; g < groups; ++g) most = vf_max(most, vf_abs(vf_from_f16(src_scale + g * 32)));
-  const Vf scale = vf_mul(most, vf_set1(8.0f / 127.0f));
-  vf_store(p->scale, scale);
+  vf_store(scale, vf_mul(most, vf_set1(8.0f / 127.0f)));
+}
+
+// Each row's factor in both of its 16-bit lanes, in 5.11 fixed point.
+__m512i factors(Vf ratio) {
+  const __m512i f = vi_round(vf_mul(ratio, vf_set1(2048.0f)));
+  return _mm512_or_si512(_mm512_slli_epi32(f, 16),
+                         _mm512_and_si512(f, _mm512_set1_epi32(0xffff)));
+}
+
+// A signed nibble at the top of every 16-bit lane times the factor: 8.8 fixed point, rounded so that
+// the high byte is the result.
+KT_INLINE __m512i scaled(__m512i at_top, __m512i factor) {
+  const __m512i nibble = _mm512_and_si512(at_top, _mm512_set1_epi16(short(0xf000)));
+  return _mm512_add_epi16(_mm512_mulhrs_epi16(nibble, factor), _mm512_set1_epi16(128));
+}
+
+KT_INLINE void put_bytes(char* dst, __m512i even, __m512i odd) {
+  const __mmask64 odd_bytes = 0xaaaaaaaaaaaaaaaaull;
+  _mm512_store_si512(dst, _mm512_mask_blend_epi8(odd_bytes, _mm512_srli_epi16(even, 8), odd));
+}
+
+void i4_to_i8(const ExpandArgs* e) {
+  constexpr int kAhead = 2048;
+  const Vf scale = vf_load(e->scale);
   const Vf inv = vf_if_zero(scale, vf_zero(), vf_div(vf_set1(1.0f), scale));
-  char* dst = p->dst;
-  for (int g = 0; g < groups; ++g) {
-    const Factors f = factors(vf_mul(vf_from_f16(src_scale + g * 32), inv));
-    for (int k = 0; k < p->group; k += 8, src += 64, dst += 128) {
-      const __m512i line = line_load(src);
-      expand_line(line_low(line), f, dst);
-      expand_line(line_high(line), f, dst + 64);
+  const __m512i sign = _mm512_set1_epi8(char(0x88));
+  const char* src = e->src;
+  char* dst = e->dst;
+  for (int k = 0; k < e->k;) {
+    const __m512i f = factors(vf_mul(vf_from_f16(e->src_scale + k / e->group * 32), inv));
+    for (const int end = k + e->group; k < end; k += 8, src += 64, dst += 128) {
+      _mm_prefetch(src + kAhead, _MM_HINT_T0);
+      const __m512i v = _mm512_xor_si512(line_load(src), sign);
+      put_bytes(dst, scaled(_mm512_slli_epi16(v, 12), f), scaled(_mm512_slli_epi16(v, 4), f));
+      put_bytes(dst + 64, scaled(_mm512_slli_epi16(v, 8), f), scaled(v, f));
     }
   }
 }

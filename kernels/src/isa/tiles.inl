@@ -9,103 +9,145 @@ struct alignas(64) TileConfig {
   uint8_t rows[16];
 };
 
-// Tiles 0..3 accumulate, 4 and 5 hold activations, 6 and 7 weights.
-void configure(int m, int m2) {
+// Every tile is full: 16 rows of 64 bytes. Tiles 0..3 accumulate.
+void configure() {
   TileConfig c = {};
   c.palette = 1;
-  const int second = m2 ? m2 : 1;
-  const int rows[8] = {m, m, second, second, m, second, 16, 16};
   for (int t = 0; t < 8; ++t) {
     c.bytes[t] = 64;
-    c.rows[t] = uint8_t(rows[t]);
+    c.rows[t] = 16;
   }
   KT_TILE_CONFIG(&c);
 }
 
-#define KT_TILES_RUN(DOT)                                                     \
-  const char* b1 = b + g.w_stride;                                            \
-  const char *a = g.a, *a2 = g.a2;                                            \
-  const size_t step = size_t(g.m) * 64, step2 = size_t(g.m2) * 64;            \
-  KT_TILE_ZERO(0);                                                            \
-  KT_TILE_ZERO(1);                                                            \
-  if (!g.m2) {                                                                \
-    for (int t = 0; t < tiles; ++t, a += step, b += 1024, b1 += 1024) {       \
-      KT_TILE_LOAD(6, b, 64);                                                 \
-      KT_TILE_LOAD(4, a, 64);                                                 \
-      DOT(0, 4, 6);                                                           \
-      KT_TILE_LOAD(7, b1, 64);                                                \
-      DOT(1, 4, 7);                                                           \
-    }                                                                         \
-    return;                                                                   \
-  }                                                                           \
-  KT_TILE_ZERO(2);                                                            \
-  KT_TILE_ZERO(3);                                                            \
-  for (int t = 0; t < tiles; ++t, a += step, a2 += step2, b += 1024, b1 += 1024) { \
-    KT_TILE_LOAD(6, b, 64);                                                   \
-    KT_TILE_LOAD(4, a, 64);                                                   \
-    DOT(0, 4, 6);                                                             \
-    KT_TILE_LOAD(5, a2, 64);                                                  \
-    DOT(2, 5, 6);                                                             \
-    KT_TILE_LOAD(7, b1, 64);                                                  \
-    DOT(1, 4, 7);                                                             \
-    DOT(3, 5, 7);                                                             \
-  }
+// Lines brought into the second-level cache while the tiles compute, two streams side by side.
+struct Fetch {
+  const char *p, *q;
+  int lines;  // of each stream, at every step
+};
 
-void run_s8(const GemmArgs& g, const char* b, int tiles) { KT_TILES_RUN(KT_TILE_DOT_S8) }
-void run_bf16(const GemmArgs& g, const char* b, int tiles) { KT_TILES_RUN(KT_TILE_DOT_BF16) }
-#undef KT_TILES_RUN
-
-void tile_bf16(const GemmArgs* g) {
-  configure(g->m, g->m2);
-  const size_t stride = size_t(g->panels) * 64;
-  for (int p = 0; p < g->panels; p += 2) {
-    run_bf16(*g, g->w + p * g->w_stride, g->k / 32);
-    float* c = g->c + p * 16;
-    KT_TILE_STORE(0, c, stride);
-    KT_TILE_STORE(1, c + 16, stride);
-    if (!g->m2) continue;
-    float* c2 = c + size_t(g->m) * g->panels * 16;
-    KT_TILE_STORE(2, c2, stride);
-    KT_TILE_STORE(3, c2 + 16, stride);
+KT_INLINE void fetch(Fetch& f) {
+  for (int i = 0; i < f.lines; ++i) {
+    _mm_prefetch(f.p + i * 64, _MM_HINT_T1);
+    _mm_prefetch(f.q + i * 64, _MM_HINT_T1);
   }
+  f.p += f.lines * 64;
+  f.q += f.lines * 64;
+}
+
+// The part of what is to be fetched that falls to run `i` of `n`, each of `depth` steps.
+Fetch share(const Ahead& ahead, int first, int i, int n, int depth) {
+  if (!ahead.at) return {nullptr, nullptr, 0};
+  const int lines = (ahead.lines + n * depth - 1) / (n * depth);
+  const char* p = ahead.at + size_t(first) * ahead.stride + size_t(i) * lines * depth * 64;
+  return {p, p + ahead.stride, lines};
+}
+
+char* sums_at(const TileArgs& g, int block, int panel) {
+  return g.c + (size_t(panel) * g.blocks + block) * 1024;
+}
+
+#define KT_START(t, at) \
+  if (g.add) KT_TILE_LOAD(t, at, 64); \
+  else KT_TILE_ZERO(t)
+
+// Two blocks, two panels.
+#define KT_SQUARE(DOT)                                                              \
+  char *c0 = sums_at(g, block, panel), *c1 = sums_at(g, block, panel + 1);          \
+  const char *a = g.a + block * g.a_stride, *a2 = a + g.a_stride;                   \
+  const char *b = g.w + panel * g.w_stride, *b2 = b + g.w_stride;                   \
+  KT_START(0, c0);                                                                  \
+  KT_START(1, c1);                                                                  \
+  KT_START(2, c0 + 1024);                                                           \
+  KT_START(3, c1 + 1024);                                                           \
+  for (int t = 0; t < g.depth; ++t, a += 1024, a2 += 1024, b += 1024, b2 += 1024) { \
+    KT_TILE_LOAD(6, b, 64);                                                         \
+    KT_TILE_LOAD(4, a, 64);                                                         \
+    DOT(0, 4, 6);                                                                   \
+    fetch(w);                                                                       \
+    KT_TILE_LOAD(5, a2, 64);                                                        \
+    DOT(2, 5, 6);                                                                   \
+    KT_TILE_LOAD(7, b2, 64);                                                        \
+    DOT(1, 4, 7);                                                                   \
+    fetch(x);                                                                       \
+    DOT(3, 5, 7);                                                                   \
+  }                                                                                 \
+  KT_TILE_STORE(0, c0, 64);                                                         \
+  KT_TILE_STORE(1, c1, 64);                                                         \
+  KT_TILE_STORE(2, c0 + 1024, 64);                                                  \
+  KT_TILE_STORE(3, c1 + 1024, 64);
+
+// One block, four panels.
+#define KT_STRIPE(DOT)                                                     \
+  char *c0 = sums_at(g, block, panel), *c1 = sums_at(g, block, panel + 1); \
+  char *c2 = sums_at(g, block, panel + 2), *c3 = sums_at(g, block, panel + 3); \
+  const char *a = g.a + block * g.a_stride, *b = g.w + panel * g.w_stride; \
+  const char *b1 = b + g.w_stride, *b2 = b1 + g.w_stride, *b3 = b2 + g.w_stride; \
+  KT_START(0, c0);                                                         \
+  KT_START(1, c1);                                                         \
+  KT_START(2, c2);                                                         \
+  KT_START(3, c3);                                                         \
+  for (int t = 0; t < g.depth; ++t, a += 1024) {                           \
+    const size_t at = size_t(t) * 1024;                                    \
+    KT_TILE_LOAD(4, a, 64);                                                \
+    KT_TILE_LOAD(5, b + at, 64);                                           \
+    DOT(0, 4, 5);                                                          \
+    KT_TILE_LOAD(6, b1 + at, 64);                                          \
+    DOT(1, 4, 6);                                                          \
+    KT_TILE_LOAD(7, b2 + at, 64);                                          \
+    DOT(2, 4, 7);                                                          \
+    KT_TILE_LOAD(5, b3 + at, 64);                                          \
+    DOT(3, 4, 5);                                                          \
+    fetch(w);                                                              \
+    fetch(w2);                                                             \
+  }                                                                        \
+  KT_TILE_STORE(0, c0, 64);                                                \
+  KT_TILE_STORE(1, c1, 64);                                                \
+  KT_TILE_STORE(2, c2, 64);                                                \
+  KT_TILE_STORE(3, c3, 64);
+
+struct S8 {
+  static void square(const TileArgs& g, int block, int panel, Fetch w, Fetch x) {
+    KT_SQUARE(KT_TILE_DOT_S8)
+  }
+  static void stripe(const TileArgs& g, int block, int panel, Fetch w, Fetch w2) {
+    KT_STRIPE(KT_TILE_DOT_S8)
+  }
+};
+
+struct Bf16 {
+  static void square(const TileArgs& g, int block, int panel, Fetch w, Fetch x) {
+    KT_SQUARE(KT_TILE_DOT_BF16)
+  }
+  static void stripe(const TileArgs& g, int block, int panel, Fetch w, Fetch w2) {
+    KT_STRIPE(KT_TILE_DOT_BF16)
+  }
+};
+#undef KT_START
+#undef KT_SQUARE
+#undef KT_STRIPE
+
+// A pair of panels stays in the first-level cache while all blocks pass by.
+template <class Dot>
+void walk_tiles(const TileArgs& g) {
+  configure();
+  const int twos = g.blocks / 2, visits = twos + g.blocks % 2;
+  for (int p = 0; p < g.panels; p += 2)
+    for (int i = 0; i < twos; ++i)
+      Dot::square(g, 2 * i, p, share(g.w_ahead, p, i, visits, g.depth),
+                  share(g.a_ahead, 2 * i, p / 2, g.panels / 2, g.depth));
+  for (int p = 0; p < g.panels && g.blocks % 2; p += 4)
+    Dot::stripe(g, g.blocks - 1, p, share(g.w_ahead, p, twos, visits, g.depth),
+                share(g.w_ahead, p + 2, twos, visits, g.depth));
   KT_TILE_RELEASE();
 }
 
-// Sums of one block and one panel become f32 with both scales.
-void rescale(const int32_t* sums, int m, const float* a_scale, const char* w_scale, float* c,
-             int stride) {
-  const Vf s = vf_load(w_scale);
-  for (int i = 0; i < m; ++i) {
-    const Vf x = vf_from_int(_mm512_load_si512(sums + i * 16));
-    vf_store(c + i * stride, vf_mul(x, vf_mul(s, vf_set1(a_scale[i]))));
-  }
-}
-
-void tile_i8(const GemmArgs* g) {
-  alignas(64) int32_t sums[4][256];
-  configure(g->m, g->m2);
-  const int stride = g->panels * 16;
-  for (int p = 0; p < g->panels; p += 2) {
-    run_s8(*g, g->w + p * g->w_stride, g->k / 64);
-    KT_TILE_STORE(0, sums[0], 64);
-    KT_TILE_STORE(1, sums[1], 64);
-    const char* s = g->w_scale + p * g->w_scale_stride;
-    float* c = g->c + p * 16;
-    rescale(sums[0], g->m, g->a_scale, s, c, stride);
-    rescale(sums[1], g->m, g->a_scale, s + g->w_scale_stride, c + 16, stride);
-    if (!g->m2) continue;
-    KT_TILE_STORE(2, sums[2], 64);
-    KT_TILE_STORE(3, sums[3], 64);
-    c += size_t(g->m) * stride;
-    rescale(sums[2], g->m2, g->a2_scale, s, c, stride);
-    rescale(sums[3], g->m2, g->a2_scale, s + g->w_scale_stride, c + 16, stride);
-  }
-  KT_TILE_RELEASE();
-}
+void tile_s8(const TileArgs* g) { walk_tiles<S8>(*g); }
+void tile_bf16(const TileArgs* g) { walk_tiles<Bf16>(*g); }
 
 double peak_tiles(bool int8, long rounds) {
   alignas(64) char zeros[1024] = {};
-  configure(16, 16);
+  configure();
   for (char& z : zeros) z = 0;
   KT_TILE_LOAD(4, zeros, 64);
   KT_TILE_LOAD(5, zeros, 64);
