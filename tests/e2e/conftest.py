@@ -23,6 +23,7 @@ class Terminal:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self._children: list[pexpect.spawn] = []
         path = os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")])
         self.env = {**os.environ, "KT_HOME": str(home), "PYTHONPATH": path, "TERM": "xterm"}
         self.env["PROMPT_TOOLKIT_NO_CPR"] = "1"
@@ -30,7 +31,7 @@ class Terminal:
             self.env.pop(name, None)
 
     def kt(self, *argv: str, timeout: float = 120) -> pexpect.spawn:
-        return pexpect.spawn(
+        child = pexpect.spawn(
             sys.executable,
             ["-m", "kt_cli", *argv],
             env=self.env,
@@ -38,6 +39,13 @@ class Terminal:
             encoding="utf-8",
             dimensions=(40, 160),
         )
+        self._children.append(child)
+        return child
+
+    def close(self) -> None:
+        """Ends what a failed test left at the keyboard."""
+        while self._children:
+            self._children.pop().close(force=True)
 
     def says(self, *argv: str, code: int = 0, timeout: float = 120) -> str:
         """Everything that a command shows; checks its exit code."""
@@ -73,6 +81,12 @@ def terminal(demo_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         runtime.stop(home, server.name, now=True)
     for pid in terminal.processes():
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def closed(terminal: Terminal) -> Iterator[None]:
+    yield
+    terminal.close()
 
 
 @pytest.fixture(scope="module")

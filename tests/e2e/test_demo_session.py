@@ -15,6 +15,7 @@ from openai import AuthenticationError, OpenAI
 from kt_cli import runtime
 
 PROMPT = "\x1b\\[0m>"
+ENGLISH = {"the", "of", "is", "a", "in", "and", "to", "that", "it", "are", "with", "from", "by"}
 
 
 def client(port: int) -> OpenAI:
@@ -45,22 +46,30 @@ def test_ps_lists_it(terminal: Terminal, port: int) -> None:
 
 
 def test_three_turns_of_chat_make_sense(terminal: Terminal) -> None:
-    child = terminal.kt("chat", "--temperature", "0", "--no-save", timeout=60)
-    turns = {
-        "What is the capital of France?": "Paris",
-        "What is the capital of Italy?": "Rome",
-        "Name three fruits.": "[Oo]range|[Aa]pple|[Bb]anana",
-    }
-    for question, answer in turns.items():
-        child.expect(PROMPT)
-        child.send(question + "\r")
-        child.expect(answer)
-        child.expect("tokens/s")
+    child = terminal.kt("chat", "--temperature", "0", "--no-save", "--max-tokens", "60", timeout=60)
+    questions = ("Write about the sea.", "Tell me about dogs.", "What is the capital of France?")
+    answers = [_turn(child, question) for question in questions]
+    assert "Paris" in answers[2]
+    assert all(map(_is_english, questions[:2], answers)), answers
     child.expect(PROMPT)
     child.sendeof()
     child.expect(pexpect.EOF)
     child.wait()
     assert child.exitstatus == 0
+
+
+def _is_english(question: str, answer: str) -> bool:
+    """The terminal echoes the question, so its words prove nothing."""
+    common = ENGLISH - set(question.lower().split())
+    return len(common & set(answer.lower().split())) >= 2
+
+
+def _turn(child: pexpect.spawn, question: str) -> str:
+    """What comes between the question and the line with the speed."""
+    child.expect(PROMPT)
+    child.send(question + "\r")
+    child.expect("tokens/s")
+    return str(child.before)
 
 
 def test_a_prompt_on_the_command_line_is_answered_plainly(terminal: Terminal) -> None:
