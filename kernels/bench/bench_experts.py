@@ -95,7 +95,7 @@ def time_calls(layers: list[kt_moe.Experts], tokens: int, seconds: float) -> Tim
     touched = float(np.median([np.unique(ids).size for ids, _ in cases]))
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
+    while len(times) < 20 or time.perf_counter() < end:
         ids, weights = cases[len(times) % len(cases)]
         layer = layers[len(times) % len(layers)]
         start = time.perf_counter()
@@ -123,11 +123,12 @@ def limits(threads: list[int]) -> tuple[dict[int, float], dict[tuple[str, int], 
 
 
 def print_row(name: str, fmt: str, tokens: int, n: int, t: Timing, read: float, top: float) -> None:
+    cut = ",".join(str(int(n)) for n in kt_moe.limits.last_cut())
     phases = "/".join(f"{100 * p:.0f}" for p in t.phases)
     print(
         f"{name:<6}{fmt:5} {tokens:<5} {n:<3} {t.ms:9.3f} {t.bytes / t.ms / 1e6:8.1f} "
         f"{100e3 * t.bytes / t.ms / read:5.0f}% {t.ops / t.ms / 1e9:7.3f} "
-        f"{100e3 * t.ops / t.ms / top:5.0f}%  {phases}",
+        f"{100e3 * t.ops / t.ms / top:5.0f}%  {phases}  {cut}",
         flush=True,
     )
 
@@ -137,16 +138,16 @@ def report(args: argparse.Namespace) -> None:
     print(f"variant {info['variant']}, {info['cores']} cores, cache {cache_bytes() >> 20} MiB")
     threads = numbers(args.threads) or [info["cores"]]
     bandwidth, rates = limits(threads)
-    print("shape fmt   T     thr        ms     GB/s  %read    TF/s  %peak  phases (%)")
+    print("shape fmt   T     thr        ms     GB/s  %read    TF/s  %peak  phases (%), cut")
     for name, fmt in product(args.shapes.split(","), args.formats.split(",")):
         layers = make_layers(SHAPES[name], fmt, min(args.memory * 1e9, 0.7 * free_bytes()))
         for cut, tokens, n in product(args.cuts.split(), numbers(args.tokens), threads):
-            kt_moe.limits.set_cut(*numbers(cut))
+            kt_moe.limits.pin_cut(kt_moe.limits.Cut(*numbers(cut)) if cut != "auto" else None)
             kt_moe.set_threads(n)
             timing = time_calls(layers, tokens, args.seconds)
             top = rates.get((f"amx-{PEAK[fmt]}", n), 0) or rates[PEAK[fmt], n]
             label = f"{name}/{layers[0].num_experts}"
-            print_row(label, f"{fmt} {cut}", tokens, n, timing, bandwidth[n], top)
+            print_row(label, fmt, tokens, n, timing, bandwidth[n], top)
         del layers
 
 

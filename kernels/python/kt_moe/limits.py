@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from kt_moe._native import core
 
@@ -31,13 +31,30 @@ def set_tile_from(tokens: int) -> None:
     core().set_tile_from(tokens)
 
 
-def set_cut(depth: int, panels: int, blocks: int) -> None:
-    """How tile products are cut: depth in tiles of 64 bytes of k, panels of 16 rows of weights,
-    blocks of 16 tokens, each at a time."""
-    if depth < 2 or depth % 2 or panels < 4 or panels % 4 or blocks < 1:
-        given = f"{depth}, {panels}, {blocks}"
-        raise ValueError(f"depth must be even, panels a multiple of 4, not {given}")
-    core().set_cut(depth, panels, blocks)
+class Cut(NamedTuple):
+    """How a tile product is cut: `depth` tiles of 64 bytes of k, `panels` of 16 rows of weights and
+    `blocks` of 16 tokens at a time; `fetch` prefetches what the next step reads."""
+
+    depth: int
+    panels: int
+    blocks: int
+    fetch: bool = False
+
+
+def pin_cut(cut: Cut | None) -> None:
+    """Always cut like this; None finds the fastest cut of each kind of call by trying."""
+    if cut is None:
+        core().pin_cut(0, 0, 0, False)
+        return
+    if cut.depth < 2 or cut.depth % 2 or cut.panels < 4 or cut.panels % 4 or cut.blocks < 1:
+        raise ValueError(f"depth must be even and panels a multiple of 4, not {cut}")
+    core().pin_cut(*cut)
+
+
+def last_cut() -> Cut:
+    """The cut of the last call that used tiles."""
+    depth, panels, blocks, fetch = core().last_cut()
+    return Cut(depth, panels, blocks, bool(fetch))
 
 
 def phases(experts: Any, x: Any, ids: Any, weights: Any, out: Any) -> list[float]:

@@ -9,12 +9,12 @@
 #include <optional>
 
 #include "../core/cpu.h"
+#include "../core/cut.h"
 #include "../core/errors.h"
 #include "../core/forward.h"
 #include "../core/limits.h"
 #include "../core/pool.h"
 #include "../core/submit.h"
-#include "../core/tiled.h"
 #include "arrays.h"
 
 namespace nb = nanobind;
@@ -180,7 +180,14 @@ void bind_cpu(nb::module_& m) {
   m.def("threads", &threads);
   m.def("allowed_cores", &allowed_cores);
   m.def("set_tile_from", &set_tile_from);
-  m.def("set_cut", [](int depth, int panels, int blocks) { set_cut({depth, panels, blocks}); });
+  m.def("pin_cut", [](int depth, int panels, int blocks, bool fetch) {
+    const Cut cut = {depth, panels, blocks, fetch};
+    pin_cut(depth ? &cut : nullptr);
+  });
+  m.def("last_cut", [] {
+    const Cut c = last_cut();
+    return std::vector<int>{c.depth, c.panels, c.blocks, c.fetch};
+  });
   m.def("formats", &format_names);
   m.def("max_threads", [] { return kMaxThreads; });
 }

@@ -1,81 +1,14 @@
 #include "tiled.h"
 
 #include <algorithm>
-#include <mutex>
+#include <chrono>
 #include <vector>
 
 #include "pool.h"
+#include "tiled_product.h"
 
 namespace kt {
 namespace {
-
-std::mutex g_cut_lock;
-Cut g_cut;
-
-Cut current_cut() {
-  std::lock_guard<std::mutex> hold(g_cut_lock);
-  return g_cut;
-}
-
-// Blocks of 16 rows, the last one of an expert filled up with zeros.
-struct Blocks {
-  char* data;
-  float* scale;      // [block][16]
-  size_t row_bytes;
-
-  int tiles() const { return int(row_bytes / 64); }
-  size_t stride() const { return row_bytes * 16; }
-  char* at(int block) const { return data + size_t(block) * stride(); }
-};
-
-struct Tiled {
-  const Weights& w;
-  const Layout& l;
-  const Call& call;
-  const Kernels& kernels;
-  const Routing& routing;
-  int first_token, tokens;
-  Cut cut;
-  bool ints;          // int8 activations, one scale a row
-  const char* x_rows; // every token once, as the blocks hold it
-  char* x_made;       // the same where x is not taken as it stands
-  float* x_scale;     // [token]
-  size_t x_row_stride;
-  float* h_rows;      // [pair][intermediate], integer formats
-  char* y;            // [pair][hidden], weighted
-  Dtype y_dtype;
-  Blocks x, h;
-  char* scratch;
-  size_t scratch_bytes;
-
-  size_t y_bytes() const { return y_dtype == Dtype::f32 ? 4 : 2; }
-};
-
-struct ThreadScratch {
-  char* sums;    // [panel][block][16][16]
-  char* panels;  // int4 expanded for one step
-  float* scales; // of its rows
-  float* row;
-};
-
-size_t sums_bytes(const Cut& c) { return size_t(c.panels) * c.blocks * 1024; }
-size_t panels_bytes(const Cut& c) { return size_t(c.panels) * c.depth * 1024; }
-
-ThreadScratch scratch_of(const Tiled& s, int thread) {
-  ThreadScratch t;
-  t.sums = s.scratch + s.scratch_bytes * size_t(thread);
-  t.panels = t.sums + sums_bytes(s.cut);
-  t.scales = reinterpret_cast<float*>(t.panels + panels_bytes(s.cut));
-  t.row = t.scales + size_t(s.cut.panels) * 16;
-  return t;
-}
-
-size_t scratch_size(const Layout& l, const Cut& c) {
-  const size_t row = size_t(std::max(l.hidden, l.intermediate));
-  return (sums_bytes(c) + panels_bytes(c) + (size_t(c.panels) * 16 + row) * 4 + 4095) / 4096 * 4096;
-}
-
-// ---- x
 
 // One token as a row of the blocks, in the dtype that the tiles multiply.
 void prepare_token(const Tiled& s, int token, int thread) {
@@ -100,128 +33,6 @@ void gather_block(const Tiled& s, int block) {
   }
   const GatherArgs g = {source, b.rows, s.x.tiles(), s.x.at(block)};
   s.kernels.gather(&g);
-}
-
-// ---- products
-
-// Some neighbouring panels of one matrix of one expert.
-struct Panels {
-  const char* data;
-  size_t stride;
-  const char* scale;
-  size_t scale_stride;
-  int count;
-  bool more;  // panels of the same matrix follow
-};
-
-Panels up_panels(const Tiled& s, int expert, int first) {
-  const Layout& l = s.l;
-  const char* base = s.w.expert(expert);
-  const int count = std::min(s.cut.panels, l.up_panels() - first);
-  return {base + l.up_panel * size_t(first), l.up_panel,
-          base + l.up_scale_at + l.up_scale * size_t(first), l.up_scale, count,
-          first + count < l.up_panels()};
-}
-
-Panels down_panels(const Tiled& s, int expert, int first) {
-  const Layout& l = s.l;
-  const char* base = s.w.expert(expert);
-  const int count = std::min(s.cut.panels, l.down_panels() - first);
-  return {base + l.down_at + l.down_panel * size_t(first), l.down_panel,
-          base + l.down_scale_at + l.down_scale * size_t(first), l.down_scale, count,
-          first + count < l.down_panels()};
-}
-
-bool is_int4(const Tiled& s) { return s.l.format->product == Product::i4; }
-
-// int4: the step's part of every panel, as int8 in the thread's scratch.
-void expand(const Tiled& s, const Panels& w, int k0, const ThreadScratch& t, TileArgs& g) {
-  const int k = g.depth * 64, group = s.l.group;
-  for (int p = 0; p < w.count; ++p) {
-    const ExpandArgs e = {w.data + size_t(p) * w.stride + size_t(k0) * 8,
-                          w.scale + size_t(p) * w.scale_stride + size_t(k0 / group) * 32, k, group,
-                          t.scales + p * 16, t.panels + size_t(p) * g.depth * 1024};
-    s.kernels.i4_to_i8(&e);
-  }
-  g.w = t.panels;
-  g.w_stride = size_t(g.depth) * 1024;
-}
-
-// What follows tile `at` of the panels: their next step, or the first one of the next panels.
-Ahead next_panels(const Tiled& s, const Panels& w, int at, int tiles) {
-  const size_t tile = is_int4(s) ? 512 : 1024;
-  const int depth = std::min(s.cut.depth, tiles - at);
-  const int lines = int(tile / 64) * (depth > 0 ? depth : s.cut.depth);
-  if (depth > 0) return {w.data + size_t(at) * tile, w.stride, lines};
-  if (!w.more) return {nullptr, 0, 0};
-  return {w.data + size_t(w.count) * w.stride, w.stride, lines};
-}
-
-Ahead next_blocks(const Tiled& s, const TileArgs& g, const char* a, int at, int tiles) {
-  const int depth = std::min(s.cut.depth, tiles - at);
-  if (depth <= 0) return {nullptr, 0, 0};
-  return {a + size_t(at) * 1024, g.a_stride, depth * 16};
-}
-
-// Sums over the whole depth, in steps. Panels that only one or two blocks use are read in one go.
-void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block, int blocks,
-              const ThreadScratch& t) {
-  const auto product = s.ints ? s.kernels.tile_s8 : s.kernels.tile_bf16;
-  const int tiles = a.tiles();
-  const bool in_steps = blocks > 2 || is_int4(s);
-  const char* at = a.at(first_block);
-  for (int k = 0; k < tiles;) {
-    TileArgs g = {};
-    g.blocks = blocks;
-    g.a = at + size_t(k) * 1024;
-    g.a_stride = a.stride();
-    g.panels = w.count;
-    g.depth = in_steps ? std::min(s.cut.depth, tiles - k) : tiles;
-    g.add = k > 0;
-    g.c = t.sums;
-    g.w = w.data + size_t(k) * 1024;
-    g.w_stride = w.stride;
-    if (is_int4(s)) expand(s, w, k * 64, t, g);
-    if (in_steps) {
-      g.w_ahead = next_panels(s, w, k + g.depth, tiles);
-      g.a_ahead = next_blocks(s, g, at, k + g.depth, tiles);
-    }
-    product(&g);
-    k += g.depth;
-  }
-}
-
-FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, int block, int blocks,
-                       int rows) {
-  FinishArgs f = {};
-  f.c = t.sums + size_t(block) * 1024;
-  f.c_stride = size_t(blocks) * 1024;
-  f.ints = s.ints;
-  f.rows = rows;
-  f.panels = w.count;
-  f.w_scale = is_int4(s) ? reinterpret_cast<const char*>(t.scales) : w.scale;
-  f.w_scale_stride = 64;
-  f.act = s.call.act;
-  return f;
-}
-
-// Multiplies panels with all rows of their expert; use(block, its finish arguments) for every block.
-template <class Use>
-void each_block(const Tiled& s, const Touched& e, const Panels& w, const Blocks& a, int thread, Use use) {
-  const ThreadScratch t = scratch_of(s, thread);
-  if (is_int4(s))
-    for (int p = 0; p < w.count; ++p)
-      s.kernels.i4_row_scales(w.scale + size_t(p) * w.scale_stride, a.tiles() * 64 / s.l.group,
-                              t.scales + p * 16);
-  for (int first = 0; first < e.blocks; first += s.cut.blocks) {
-    const int blocks = std::min(s.cut.blocks, e.blocks - first);
-    multiply(s, w, a, e.first_block + first, blocks, t);
-    for (int i = 0; i < blocks; ++i) {
-      const int block = e.first_block + first + i;
-      FinishArgs f = finish_args(s, w, t, i, blocks, s.routing.blocks[size_t(block)].rows);
-      use(block, f);
-    }
-  }
 }
 
 int units_of(int panels, const Cut& c) { return (panels + c.panels - 1) / c.panels; }
@@ -298,8 +109,9 @@ void run_unit(void* context, int phase, int unit, int thread) {
   }
 }
 
-// Narrower units where there would be too few for the threads.
-Cut fitted(Cut c, const Layout& l, size_t touched, int threads) {
+// No deeper than the layer, and narrower units where there would be too few for the threads.
+Cut fitted(Cut c, const Layout& l, size_t touched, int threads, int k_of_tile) {
+  c.depth = std::min(c.depth, std::max(l.hidden, l.intermediate) / k_of_tile);
   const auto few = [&] {
     const int least = std::min(units_of(l.up_panels(), c), units_of(l.down_panels(), c));
     return touched * size_t(least) < size_t(threads) * 4;
@@ -338,23 +150,23 @@ void allocate(Tiled& s, TiledBuffers& b) {
 
 }  // namespace
 
-void set_cut(const Cut& cut) {
-  std::lock_guard<std::mutex> hold(g_cut_lock);
-  g_cut = cut;
-}
-
 void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, const Routing& routing,
                    int first_token, int tokens, TiledBuffers& buffers) {
   const Layout& l = w.layout();
   Tiled s = {w, l, call, kernels, routing, first_token, tokens, {}, l.format->product != Product::bf16,
              nullptr, nullptr, nullptr, 0, nullptr, nullptr, call.dtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f32,
              {}, {}, nullptr, 0};
-  s.cut = fitted(current_cut(), l, routing.touched.size(), pool().threads());
-  allocate(s, buffers);
   const int blocks = int(routing.blocks.size()), touched = int(routing.touched.size());
-  Job job = {run_unit, &s, kSteps, {x_as_it_stands(s) ? 0 : tokens, blocks, touched * units_of(l.up_panels(), s.cut),
-             s.ints ? blocks : 0, touched * units_of(l.down_panels(), s.cut), tokens}, call.seconds};
-  pool().run(job);
+  const int threads = pool().threads();
+  const CutChoice choice({int(l.format->product), l.hidden, l.intermediate, threads,
+                          routing.touched.size(), routing.blocks.size()});
+  s.cut = fitted(choice.cut(), l, routing.touched.size(), threads, s.ints ? 64 : 32);
+  allocate(s, buffers);
+  const auto start = std::chrono::steady_clock::now();
+  pool().run({run_unit, &s, kSteps, {x_as_it_stands(s) ? 0 : tokens, blocks,
+              touched * units_of(l.up_panels(), s.cut), s.ints ? blocks : 0,
+              touched * units_of(l.down_panels(), s.cut), tokens}, call.seconds});
+  choice.took(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 
 }  // namespace kt

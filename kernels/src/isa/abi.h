@@ -70,6 +70,7 @@ struct TileArgs {
   const char* a;           // first block: [k tile][16 rows][64 bytes]
   size_t a_stride;
   int blocks;
+  int last_rows;           // rows of the last block that hold anything
   const char* w;
   size_t w_stride;
   int panels;              // a multiple of 4

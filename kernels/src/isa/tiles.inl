@@ -9,15 +9,27 @@ struct alignas(64) TileConfig {
   uint8_t rows[16];
 };
 
-// Every tile is full: 16 rows of 64 bytes. Tiles 0..3 accumulate.
-void configure() {
+void configure(const int (&rows)[8]) {
   TileConfig c = {};
   c.palette = 1;
   for (int t = 0; t < 8; ++t) {
     c.bytes[t] = 64;
-    c.rows[t] = 16;
+    c.rows[t] = uint8_t(rows[t]);
   }
   KT_TILE_CONFIG(&c);
+}
+
+// Tiles 0 to 3 accumulate: 0 and 1 the first block, 2 and 3 the second. Activations are in 4 and 5. A
+// product takes as many cycles as its block has rows.
+void configure_square(int rows, int rows2) {
+  const int of_tile[8] = {rows, rows, rows2, rows2, rows, rows2, 16, 16};
+  configure(of_tile);
+}
+
+// One block: all sums and tile 4 have its rows, 5 to 7 hold weights.
+void configure_stripe(int rows) {
+  const int of_tile[8] = {rows, rows, rows, rows, rows, 16, 16, 16};
+  configure(of_tile);
 }
 
 // Lines brought into the second-level cache while the tiles compute, two streams side by side.
@@ -127,18 +139,33 @@ struct Bf16 {
 #undef KT_SQUARE
 #undef KT_STRIPE
 
-// A pair of panels stays in the first-level cache while all blocks pass by.
+// A pair of panels stays in the first-level cache while the blocks from..to pass by, two at a time.
+template <class Dot>
+void walk_squares(const TileArgs& g, int from, int to) {
+  const int visits = (g.blocks + 1) / 2;
+  for (int p = 0; p < g.panels; p += 2)
+    for (int i = from; i < to; i += 2)
+      Dot::square(g, i, p, share(g.w_ahead, p, i / 2, visits, g.depth),
+                  share(g.a_ahead, i, p / 2, g.panels / 2, g.depth));
+}
+
 template <class Dot>
 void walk_tiles(const TileArgs& g) {
-  configure();
-  const int twos = g.blocks / 2, visits = twos + g.blocks % 2;
-  for (int p = 0; p < g.panels; p += 2)
-    for (int i = 0; i < twos; ++i)
-      Dot::square(g, 2 * i, p, share(g.w_ahead, p, i, visits, g.depth),
-                  share(g.a_ahead, 2 * i, p / 2, g.panels / 2, g.depth));
-  for (int p = 0; p < g.panels && g.blocks % 2; p += 4)
-    Dot::stripe(g, g.blocks - 1, p, share(g.w_ahead, p, twos, visits, g.depth),
-                share(g.w_ahead, p + 2, twos, visits, g.depth));
+  const int full = (g.last_rows == 16 ? g.blocks : g.blocks - 1) / 2 * 2;
+  if (full) {
+    configure_square(16, 16);
+    walk_squares<Dot>(g, 0, full);
+  }
+  if (g.blocks - full == 2) {
+    configure_square(16, g.last_rows);
+    walk_squares<Dot>(g, full, g.blocks);
+  } else if (g.blocks > full) {
+    const int last = g.blocks - 1, visits = (g.blocks + 1) / 2;
+    configure_stripe(g.last_rows);
+    for (int p = 0; p < g.panels; p += 4)
+      Dot::stripe(g, last, p, share(g.w_ahead, p, last / 2, visits, g.depth),
+                  share(g.w_ahead, p + 2, last / 2, visits, g.depth));
+  }
   KT_TILE_RELEASE();
 }
 
@@ -147,7 +174,7 @@ void tile_bf16(const TileArgs* g) { walk_tiles<Bf16>(*g); }
 
 double peak_tiles(bool int8, long rounds) {
   alignas(64) char zeros[1024] = {};
-  configure();
+  configure_square(16, 16);
   for (char& z : zeros) z = 0;
   KT_TILE_LOAD(4, zeros, 64);
   KT_TILE_LOAD(5, zeros, 64);

@@ -1,0 +1,118 @@
+#include "tiled_product.h"
+
+namespace kt {
+
+Panels up_panels(const Tiled& s, int expert, int first) {
+  const Layout& l = s.l;
+  const char* base = s.w.expert(expert);
+  const int count = std::min(s.cut.panels, l.up_panels() - first);
+  return {base + l.up_panel * size_t(first), l.up_panel,
+          base + l.up_scale_at + l.up_scale * size_t(first), l.up_scale, count,
+          first + count < l.up_panels()};
+}
+
+Panels down_panels(const Tiled& s, int expert, int first) {
+  const Layout& l = s.l;
+  const char* base = s.w.expert(expert);
+  const int count = std::min(s.cut.panels, l.down_panels() - first);
+  return {base + l.down_at + l.down_panel * size_t(first), l.down_panel,
+          base + l.down_scale_at + l.down_scale * size_t(first), l.down_scale, count,
+          first + count < l.down_panels()};
+}
+
+namespace {
+
+constexpr int kExpanded = 4;  // panels: few enough to stay in the first-level cache
+
+// The step's part of int4 panels, as int8 in the thread's scratch.
+void expand(const Tiled& s, const Panels& w, int first, int k0, int depth, const ThreadScratch& t) {
+  const int k = depth * 64, group = s.l.group;
+  for (int p = 0; p < kExpanded; ++p) {
+    const size_t panel = size_t(first + p);
+    const ExpandArgs e = {w.data + panel * w.stride + size_t(k0) * 8,
+                          w.scale + panel * w.scale_stride + size_t(k0 / group) * 32, k, group,
+                          t.scales + panel * 16, t.panels + size_t(p) * depth * 1024};
+    s.kernels.i4_to_i8(&e);
+  }
+}
+
+// A few panels at a time are expanded and multiplied at once.
+void product_i4(const Tiled& s, const Panels& w, int k0, const ThreadScratch& t, TileArgs g) {
+  g.w = t.panels;
+  g.w_stride = size_t(g.depth) * 1024;
+  g.panels = kExpanded;
+  for (int p = 0; p < w.count; p += kExpanded, g.c += size_t(kExpanded) * g.blocks * 1024) {
+    expand(s, w, p, k0, g.depth, t);
+    s.kernels.tile_s8(&g);
+    if (g.w_ahead.at) g.w_ahead.at += kExpanded * g.w_ahead.stride;
+  }
+}
+
+// What follows tile `at` of the panels: their next step, or the first one of the next panels.
+Ahead next_panels(const Tiled& s, const Panels& w, int at, int tiles) {
+  const size_t tile = is_int4(s) ? 512 : 1024;
+  const int depth = std::min(s.cut.depth, tiles - at);
+  const int lines = int(tile / 64) * (depth > 0 ? depth : s.cut.depth);
+  if (depth > 0) return {w.data + size_t(at) * tile, w.stride, lines};
+  if (!w.more) return {nullptr, 0, 0};
+  return {w.data + size_t(w.count) * w.stride, w.stride, lines};
+}
+
+Ahead next_blocks(const Tiled& s, const TileArgs& g, const char* a, int at, int tiles) {
+  const int depth = std::min(s.cut.depth, tiles - at);
+  if (depth <= 0) return {nullptr, 0, 0};
+  return {a + size_t(at) * 1024, g.a_stride, depth * 16};
+}
+
+}  // namespace
+
+// Sums over the whole depth, in steps. Panels that only one or two blocks use are read in one go.
+void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block, int blocks,
+              const ThreadScratch& t) {
+  const int last_rows = s.routing.blocks[size_t(first_block + blocks - 1)].rows;
+  const auto product = s.ints ? s.kernels.tile_s8 : s.kernels.tile_bf16;
+  const int tiles = a.tiles();
+  const bool in_steps = blocks > 2 || is_int4(s);
+  const char* at = a.at(first_block);
+  for (int k = 0; k < tiles;) {
+    TileArgs g = {};
+    g.blocks = blocks;
+    g.last_rows = last_rows;
+    g.a = at + size_t(k) * 1024;
+    g.a_stride = a.stride();
+    g.panels = w.count;
+    g.depth = in_steps ? std::min(s.cut.depth, tiles - k) : tiles;
+    g.add = k > 0;
+    g.c = t.sums;
+    g.w = w.data + size_t(k) * 1024;
+    g.w_stride = w.stride;
+    if (in_steps && s.cut.fetch) {
+      g.w_ahead = next_panels(s, w, k + g.depth, tiles);
+      g.a_ahead = next_blocks(s, g, at, k + g.depth, tiles);
+    }
+    if (is_int4(s)) product_i4(s, w, k * 64, t, g);
+    else product(&g);
+    k += g.depth;
+  }
+}
+
+void row_scales(const Tiled& s, const Panels& w, int k, const ThreadScratch& t) {
+  for (int p = 0; p < w.count; ++p)
+    s.kernels.i4_row_scales(w.scale + size_t(p) * w.scale_stride, k / s.l.group, t.scales + p * 16);
+}
+
+FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, int block, int blocks,
+                       int rows) {
+  FinishArgs f = {};
+  f.c = t.sums + size_t(block) * 1024;
+  f.c_stride = size_t(blocks) * 1024;
+  f.ints = s.ints;
+  f.rows = rows;
+  f.panels = w.count;
+  f.w_scale = is_int4(s) ? reinterpret_cast<const char*>(t.scales) : w.scale;
+  f.w_scale_stride = 64;
+  f.act = s.call.act;
+  return f;
+}
+
+}  // namespace kt
