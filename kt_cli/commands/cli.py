@@ -51,8 +51,16 @@ class Context:
         return self.may_ask and typer.confirm(question, err=True)
 
 
-def takes(cls: type[O]) -> Callable[[Callable[[O, Context], None]], Callable[..., None]]:
-    """A command function `(options, ctx)` as a function that Typer understands."""
+PASSES = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def takes(
+    cls: type[O], *, passes: bool = False
+) -> Callable[[Callable[[O, Context], None]], Callable[..., None]]:
+    """A command function `(options, ctx)` as a function that Typer understands.
+
+    `passes`: what is not known is no error but `ctx.extra`.
+    """
 
     def decorate(function: Callable[[O, Context], None]) -> Callable[..., None]:
         def command(ctx: typer.Context, **values: Any) -> None:
@@ -67,6 +75,7 @@ def takes(cls: type[O]) -> Callable[[Callable[[O, Context], None]], Callable[...
         command.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]
         command.__doc__ = function.__doc__
         command.__name__ = function.__name__
+        command.context_settings = PASSES if passes else None  # type: ignore[attr-defined]
         return command
 
     return decorate

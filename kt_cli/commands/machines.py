@@ -9,6 +9,7 @@ from pathlib import Path
 from kt_cli.core.facts import GpuFacts
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.what_if import completed, find_gpu, with_gpus, with_ram, with_vram
+from kt_cli.engines import sglang
 from kt_cli.engines.facts import presets_folder, read_gpus
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.options import opt, parse_bytes
@@ -62,7 +63,7 @@ def base_machine(on: str | None, home: Path) -> Machine:
     from kt_cli.probe import toml
 
     if on is None:
-        return probe.machine(home=home)
+        return sglang.judged(probe.machine(home=home))
     path = Path(on).expanduser()
     if path.suffix == ".toml" or "/" in on:
         return toml.load(path)

@@ -9,12 +9,13 @@ from typing import Any
 
 import typer
 
-from kt_cli.commands.cli import Context, need, takes
+from kt_cli.commands.cli import Context, takes
+from kt_cli.commands.launching import engine_command
+from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
 from kt_cli.commands.machines import MachineOptions, machine_for
-from kt_cli.commands.planned import Planned, joined, plan_for
+from kt_cli.commands.planned import Planned, plan_for
+from kt_cli.commands.wanted import wanted
 from kt_cli.core.drift import plan_to_json
-from kt_cli.core.machine import Machine
-from kt_cli.core.plan_run import Origins
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError
 from kt_cli.options import OUTPUT, RunOptions, opt, to_argv
@@ -22,7 +23,7 @@ from kt_cli.ui.plan import picture, reasons
 
 
 @dataclass(frozen=True, slots=True)
-class PlanOptions(RunOptions, MachineOptions):
+class PlanOptions(RunOptions, MachineOptions, LlamaFlags):
     explain: bool = opt(
         "--explain", help="Show every decision and formula", default=False, panel=OUTPUT
     )
@@ -52,10 +53,11 @@ def cli(options: PlanOptions, ctx: Context) -> None:
     """Show memory, speed, reasons and the exact command for a model, without loading it."""
     from kt_cli import catalog
 
+    refuse_llama(options)
     machine = machine_for(options, ctx.home)
-    wanted, said = _asked(options, ctx, machine)
-    model = catalog.find(need(ctx, "model", wanted.model), ctx.home)
-    planned = plan_for(wanted, ctx, machine, model, said)
+    asked = wanted(options.run(), ctx, machine, profile=options.profile)
+    model = catalog.find(asked.options.model or "", ctx.home)
+    planned = plan_for(asked.options, ctx, machine, model, asked.said)
     if options.check:
         from kt_cli.commands.check import check
 
@@ -71,33 +73,21 @@ def cli(options: PlanOptions, ctx: Context) -> None:
         raise typer.Exit(DoesNotFitError.exit_code)
 
 
-def _asked(options: PlanOptions, ctx: Context, machine: Machine) -> tuple[RunOptions, Origins]:
-    """Flags, then the profile; on a terminal the wizard for what is left when no model is named."""
-    wanted, said = options.run(), Origins()
-    if options.profile:
-        from kt_cli.commands.profiles import with_profile
-
-        wanted, said = with_profile(wanted, ctx.home, options.profile)
-    if wanted.model is None and ctx.may_ask:
-        from kt_cli.commands.ask import by_wizard
-
-        wanted, answered = by_wizard(wanted, ctx, machine)
-        said = joined(answered, said)
-    return wanted, said
-
-
 def show(planned: Planned, ctx: Context, explain: bool) -> None:
     plan = planned.plan
-    human = [*picture(plan), *(reasons(plan) if explain else ()), "", command(planned.options)]
-    ctx.out.result("plan", as_json(planned), *human)
+    engine = engine_command(planned, ctx.home)
+    human = [*picture(plan), *(reasons(plan) if explain else ()), "", kt_command(planned.options)]
+    human += ["", engine] if explain else []
+    ctx.out.result("plan", as_json(planned, engine), *human)
 
 
-def as_json(planned: Planned) -> dict[str, Any]:
+def as_json(planned: Planned, engine: str) -> dict[str, Any]:
+    """`engine`: the engine's own command."""
     plan = planned.plan
     fixes = [to_plain(fix) for problem in plan.problems for fix in problem.fixes]
-    extra = {"fits": plan.fits, "fixes": fixes, "command": command(planned.options)}
-    return {**plan_to_json(plan), **extra}
+    commands = {"run": kt_command(planned.options), "command": engine}
+    return {**plan_to_json(plan), "fits": plan.fits, "fixes": fixes, **commands}
 
 
-def command(options: RunOptions) -> str:
+def kt_command(options: RunOptions) -> str:
     return shlex.join(["kt", "run", *to_argv(options)])

@@ -5,26 +5,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shlex
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from kt_cli.commands.attach import Served, serve
-from kt_cli.commands.cli import Context, need, takes
+from kt_cli.commands.cli import Context, takes
+from kt_cli.commands.launching import (
+    engine_command,
+    launch,
+    shell_line,
+    this_machine,
+    with_engine,
+)
+from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
 from kt_cli.commands.plan import as_json
 from kt_cli.commands.planned import Planned, plan_for, with_settings
+from kt_cli.commands.wanted import Wanted, from_file, replayed, wanted
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
-from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError
+from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError, UsageError
 from kt_cli.options import OUTPUT, RunOptions, opt
 
 AUTO_KEY = "auto"
 
 
 @dataclass(frozen=True, slots=True)
-class RunCommandOptions(RunOptions):
+class RunCommandOptions(RunOptions, LlamaFlags):
     """What `kt run` itself is told, besides what the plan is told."""
 
     detach: bool = opt(
@@ -37,6 +44,14 @@ class RunCommandOptions(RunOptions):
         "--explain", help="Show every decision and formula", default=False, panel=OUTPUT
     )
 
+    profile: str | None = opt(
+        "--profile", help="Take undecided options from a saved profile", metavar="NAME"
+    )
+    plan: str | None = opt(
+        "--plan", help="Start what `kt plan --out FILE` wrote", metavar="FILE", panel=OUTPUT
+    )
+    ask: bool = opt("--ask", help="Ask for what is undecided", default=False, panel=OUTPUT)
+
     def run(self) -> RunOptions:
         """The part that a plan is made from; paths do not depend on the folder any more."""
         options = RunOptions(**{f.name: getattr(self, f.name) for f in fields(RunOptions)})
@@ -45,25 +60,32 @@ class RunCommandOptions(RunOptions):
         return dataclasses.replace(options, rules=str(Path(options.rules).absolute()))
 
 
-@takes(RunCommandOptions)
+@takes(RunCommandOptions, passes=True)
 def cli(options: RunCommandOptions, ctx: Context) -> None:
-    """Serve a model."""
-    from kt_cli.engines import embedded
-
-    model = need(ctx, "model", options.model, "Which model?")
-    wanted = options.run()
-    embedded.refuse_foreign(with_settings(wanted, ctx.settings)[0])
+    """Serve a model. Flags of SGLang may follow MODEL."""
+    refuse_llama(options)
+    asked = _asked(options, ctx)
+    wanted, model = asked.options, asked.options.model or ""
+    if model.startswith("-"):
+        raise UsageError(f"MODEL is missing before {model}", "", "flags of SGLang follow MODEL")
     name = wanted.name or server_name(model)
     key = None if options.dry_run else _before(wanted, ctx, name)
-    planned, python = _plan(wanted, ctx, model)
+    planned = _plan(asked, ctx)
     _show(planned, ctx, options)
-    spec = embedded.lower(planned.plan, planned.options, python, with_key=key is not None)
+    spec = launch(planned, ctx.extra, with_key=key is not None)
     if options.dry_run:
         _show_command(spec, planned, ctx)
     else:
         _require_fit(planned.plan, planned.options.force)
         _fetch(planned, model, ctx)
         serve(Served(spec, name, key, made=wanted.api_key == AUTO_KEY), ctx, options.detach)
+
+
+def _asked(options: RunCommandOptions, ctx: Context) -> Wanted:
+    if options.plan:
+        return from_file(options.plan, options.run())
+    machine = this_machine(ctx.home)
+    return wanted(options.run(), ctx, machine, profile=options.profile, ask=options.ask)
 
 
 def server_name(model: str) -> str:
@@ -99,14 +121,14 @@ def _api_key(options: RunOptions, host: str) -> str | None:
     return key
 
 
-def _plan(wanted: RunOptions, ctx: Context, name: str) -> tuple[Planned, str]:
-    from kt_cli import catalog, probe
-    from kt_cli.engines import embedded
+def _plan(asked: Wanted, ctx: Context) -> Planned:
+    from kt_cli import catalog
 
-    machine = embedded.alone(probe.machine(home=ctx.home))
-    python = embedded.python_for(machine, sys.executable)
-    model = catalog.find(name, ctx.home)
-    return plan_for(dataclasses.replace(wanted, model=name), ctx, machine, model), python
+    machine = with_engine(this_machine(ctx.home), asked.options, ctx)
+    if asked.plan:
+        return replayed(asked, asked.plan, ctx, machine)
+    model = catalog.find(asked.options.model or "", ctx.home)
+    return plan_for(asked.options, ctx, machine, model, asked.said)
 
 
 def _fetch(planned: Planned, name: str, ctx: Context) -> None:
@@ -127,7 +149,7 @@ def _show(planned: Planned, ctx: Context, options: RunCommandOptions) -> None:
 
     if ctx.out.json_mode:
         if not options.dry_run:
-            ctx.out.event("plan", as_json(planned))
+            ctx.out.event("plan", as_json(planned, engine_command(planned, ctx.home)))
         return
     if not ctx.out.quiet or options.dry_run:
         ctx.out.print(*picture(planned.plan), "")
@@ -146,5 +168,6 @@ def _require_fit(plan: Plan, force: bool) -> None:
 
 
 def _show_command(spec: LaunchSpec, planned: Planned, ctx: Context) -> None:
-    data = {"plan": as_json(planned), "argv": list(spec.argv), "launch": to_plain(spec)}
-    ctx.out.result("run", data, shlex.join(spec.argv))
+    line = shell_line(spec)
+    data = {"plan": as_json(planned, line), "argv": list(spec.argv), "launch": to_plain(spec)}
+    ctx.out.result("run", data, line)

@@ -86,7 +86,8 @@ def _engine(case: SglangCase) -> tuple[Decision, tuple[Problem, ...]]:
 def _no_sglang(case: SglangCase) -> str:
     """Why SGLang is not the engine, empty when it is."""
     machine = case.machine
-    engine = machine.engine("sglang")
+    installed = (e for e in machine.engines if e.name == "sglang")
+    engine = min(installed, key=lambda e: bool(e.problem), default=None)
     if not machine.gpus:
         return "no GPU; it serves on any machine"
     if not nvidia(machine):

@@ -118,7 +118,7 @@ def _decisions(case: SglangCase, choice: SglangChoice, method_why: str) -> tuple
         *_sizes(case, choice),
         *_cpu(case, choice, method_why),
         *_gpu(case, choice),
-        *_hinted(case),
+        *_hinted(case, choice),
     )
 
 
@@ -193,6 +193,7 @@ def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     settle = case.wishes.settle
     gpus = tuple(g.index for g in case.gpus(choice.tp))
     share = fraction(case, choice) if gpus else 0.9
+    attention = settle("attention_backend", "attention_backend", *_attention(case))
     return (
         Decision("gpus", gpus, "those with most free memory"),
         settle("tp", "tp", choice.tp, _tp_why(case, choice)),
@@ -200,7 +201,8 @@ def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
         settle("mem_fraction", "mem_fraction", share, "leaves the workspace, graphs and slot"),
         settle("chunked_prefill_size", "chunked_prefill_size", choice.chunk, _chunk_why(choice)),
         settle("gpu_prefill_threshold", "gpu_prefill_threshold", *_threshold(case, choice)),
-        settle("attention_backend", "attention_backend", *_attention(case)),
+        attention,
+        _sampling(attention),
     )
 
 
@@ -247,6 +249,13 @@ def _attention(case: SglangCase) -> tuple[Any, str]:
     return "flashinfer", "fast on every GPU since Ampere"
 
 
+def _sampling(attention: Decision) -> Decision:
+    """FlashInfer compiles its sampling kernels on first use, as it does for attention."""
+    if attention.value == "flashinfer":
+        return Decision("sampling_backend", "flashinfer", "comes with the attention kernels")
+    return Decision("sampling_backend", "pytorch", "needs no kernels that are compiled first")
+
+
 HINTED = (
     "tool_call_parser",
     "reasoning_parser",
@@ -256,11 +265,11 @@ HINTED = (
 )
 
 
-def _hinted(case: SglangCase) -> tuple[Decision, ...]:
+def _hinted(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     """Flags the preset recommends that no option of ours sets."""
     flags, source = case.hints.flags, case.hints.source
     found = [Decision(n, flags[n], f"{source}", "preset") for n in HINTED if n in flags]
-    whole = case.model.experts and "disable_shared_experts_fusion"
-    if whole:
-        found.append(Decision(whole, True, "kt-kernel's experts cannot be fused with shared ones"))
+    if choice.method:
+        why = "kt-kernel's experts cannot be fused with shared ones"
+        found.append(Decision("disable_shared_experts_fusion", True, why))
     return tuple(found)

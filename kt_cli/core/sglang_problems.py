@@ -40,6 +40,9 @@ def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     foreign = case.wishes.foreign(EMBEDDED_ONLY)
     if foreign:
         yield means_nothing(foreign, "SGLang", "the embedded engine")
+    if choice.kv_dtype == "fp32":
+        fix = Fix("a cache in bf16", "runs", "--kv-cache-dtype bf16")
+        yield Problem("SGLang keeps no KV cache in fp32", "it knows bf16 and fp8", fixes=(fix,))
     yield from _hardware(case)
     yield from _splits(case, choice)
     yield from _methods(case, choice)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
@@ -66,7 +65,7 @@ DIAGNOSES = (
 
 def lower(plan: Plan, options: RunOptions, python: str, *, with_key: bool = False) -> LaunchSpec:
     """The command for `plan`. A key travels in the environment as KT_API_KEY, never here."""
-    name = options.served_model_name or plan.model
+    name = options.served_model_name or plan.value("served_model_name") or plan.model
     host, port = plan.value("host", "127.0.0.1"), plan.value("port", 30000)
     argv = [python, "-m", "kt_cli.embedded", "--model", plan.path or plan.model, "--name", name]
     argv += ["--host", host, "--port", str(port), *_decided(plan)]
@@ -89,28 +88,11 @@ def refuse_foreign(options: RunOptions) -> None:
     """Raises UsageError that names what was asked for and only SGLang can do."""
     asked = given(options)
     foreign = [name for name in _SGLANG_ONLY if name in asked]
-    if options.engine == "sglang":
-        raise UsageError(
-            "the engine sglang is not available",
-            "this version of kt serves with its embedded engine",
-            "use `--engine embedded`",
-        )
     if foreign:
         known = specs(RunOptions)
         flags = ", ".join(f"`{known[name].flags[0]}`" for name in foreign)
         why = "only SGLang has this; the model would run on the embedded engine"
         raise UsageError(f"{flags} cannot be used here", why, "leave it out")
-
-
-def alone(machine: Machine) -> Machine:
-    """The machine as `kt run` can use it: other engines are known but not started."""
-    engines = tuple(
-        replace(e, problem=e.problem or "`kt run` does not start it in this version")
-        if e.name == "sglang"
-        else e
-        for e in machine.engines
-    )
-    return replace(machine, engines=engines)
 
 
 def python_for(machine: Machine, current: str) -> str:

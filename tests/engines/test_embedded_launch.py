@@ -43,7 +43,7 @@ def parsed(argv: tuple[str, ...]) -> dict[str, object]:
 
 def test_the_engine_understands_every_decision() -> None:
     args = parsed(embedded.lower(PLAN, RunOptions(), "py").argv)
-    assert args == {
+    assert {name: value for name, value in args.items() if value is not None} == {
         "model": "/models/demo",
         "name": "demo",
         "host": "127.0.0.1",
@@ -53,10 +53,8 @@ def test_the_engine_understands_every_decision() -> None:
         "threads": 2,
         "device": "cpu",
         "kv_tokens": 16384,
-        "rules": None,
         "dtype": "fp32",
         "experts_backend": "torch",
-        "api_key_env": None,
         "trust_remote_code": False,
     }
 
@@ -83,7 +81,6 @@ def test_patience_grows_with_the_predicted_time() -> None:
         (RunOptions(gpu_experts=0), "--gpu-experts"),
         (RunOptions(numa_nodes=(0, 1)), "--numa-nodes"),
         (RunOptions(attention_backend="triton"), "--attention-backend"),
-        (RunOptions(engine="sglang"), "sglang"),
     ],
 )
 def test_what_only_sglang_can_do_is_refused_by_name(options: RunOptions, named: str) -> None:
@@ -118,11 +115,6 @@ def test_what_is_missing_or_broken_is_named() -> None:
         embedded.python_for(broken, "current")
     assert "torch does not load: SIGILL" in caught.value.why
     assert "transformers is not installed" in caught.value.why
-
-
-def test_an_engine_that_cannot_be_started_is_not_planned_for() -> None:
-    seen = embedded.alone(machine(Engine("sglang", "1", "p"), Engine("torch", "2", "p")))
-    assert [bool(e.problem) for e in seen.engines] == [True, False]
 
 
 @pytest.mark.parametrize(
