@@ -91,6 +91,7 @@ def _engine_options(args: argparse.Namespace) -> dict[str, Any]:
         "kv_tokens",
         "dtype",
         "experts_backend",
+        "experts_format",
         "trust_remote_code",
     )
     given = {name: getattr(args, name) for name in names}
@@ -143,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rules", type=Path, help="injection rules (YAML)")
     add("--dtype", help="compute type: auto, fp32, bf16")
     add("--experts-backend", help="expert operator: auto, kt_moe, torch")
+    add("--experts-format", help="weights of the experts in kt_moe: bf16, int8, int4")
     add("--api-key-env", metavar="VAR", help="environment variable with the API key")
     add("--trust-remote-code", action="store_true", help="allow Python code of the model")
     return parser

@@ -96,6 +96,7 @@ def load(
     kv_tokens: int | None = None,
     dtype: str | None = None,
     experts_backend: str | None = None,
+    experts_format: str | None = None,
     trust_remote_code: bool = False,
     progress: Callable[[str, float], None],
 ) -> EmbeddedEngine:
@@ -104,7 +105,9 @@ def load(
     Raises a `KtError` that says what is wrong with the checkpoint, the rules or the machine.
     """
     torch.set_num_threads(threads)
-    options = LoadOptions(device, dtype, experts_backend, threads, trust_remote_code)
+    options = LoadOptions(
+        device, dtype, experts_backend, experts_format, threads, trust_remote_code
+    )
     config = read_config(path, trust_remote_code)
     _check_context(config, context)
     loaded = load_model(path, _rules(rules, config), options, progress)

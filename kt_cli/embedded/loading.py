@@ -27,11 +27,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """`experts_backend` overrides what the rules say; `threads` are for the expert kernels."""
+    """`experts_*` override what the rules say; `threads` are for the expert kernels."""
 
     device: str = "cpu"
     dtype: str | None = None
     experts_backend: str | None = None
+    experts_format: str | None = None
     threads: int = 1
     trust_remote_code: bool = False
 
@@ -57,6 +58,7 @@ def load_model(
     checkpoint = Checkpoint(path)
     parameters = Parameters(model, checkpoint)
     parameters.experts_backend = options.experts_backend
+    parameters.experts_format = options.experts_format
     parameters.threads = options.threads
     parameters.exact = choice.dtype == torch.float32 and (
         options.dtype not in (None, "auto") or config.dtype != torch.bfloat16

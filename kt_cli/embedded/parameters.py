@@ -58,6 +58,7 @@ class Parameters:
         self.checkpoint = checkpoint
         self.devices: Mapping[str, str] = {}
         self.experts_backend: str | None = None
+        self.experts_format: str | None = None
         self.threads = 1
         self.exact = False
         self.on_read: Callable[[float], None] | None = None

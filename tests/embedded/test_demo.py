@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -11,6 +12,7 @@ from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.inject import read_rules
 from kt_cli.embedded.loading import LoadOptions, load_model
 from kt_cli.embedded.presets import rules_for
+from kt_cli.errors import KtError
 
 QUESTION = [{"role": "user", "content": "Why is the sky blue? Answer in one sentence."}]
 
@@ -52,6 +54,34 @@ def test_bfloat16_follows_float32_on_every_backend(demo_home):
     for found in answers.values():
         assert float((exact.exp() * (exact - found)).sum(-1).mean()) < 5e-3
         assert float((exact.argmax(-1) == found.argmax(-1)).float().mean()) >= 0.9
+
+
+@pytest.mark.parametrize(("packed", "divergence"), [("int8", 0.02), ("int4", 0.6)])
+def test_packed_experts_stay_near_the_stored_ones(demo_home, packed, divergence):
+    """Mean KL divergence from bf16 experts; packing the weights must cost something, not sense."""
+    path = demo.folder_of(demo_home)
+    text = torch.arange(500, 560)[None]
+    answers = []
+    for name in ("bf16", packed):
+        options = LoadOptions(experts_backend="kt_moe", experts_format=name, threads=2)
+        model = load_model(path, read_rules(rules_for(None)), options, lambda *_: None).model
+        with torch.inference_mode():
+            answers.append(model(text).logits[0].float().log_softmax(-1))
+    stored, found = answers
+    assert 0 < float((stored.exp() * (stored - found)).sum(-1).mean()) < divergence
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"experts_format": "int3"}, "int3"),
+        ({"experts_format": "int8", "experts_backend": "torch"}, "kt_moe"),
+    ],
+)
+def test_a_format_that_cannot_be_had_is_refused(demo_home, options, named):
+    path = demo.folder_of(demo_home)
+    with pytest.raises(KtError, match=named):
+        load_model(path, read_rules(rules_for(None)), LoadOptions(**options), lambda *_: None)
 
 
 def kt_moe_runs():

@@ -30,6 +30,15 @@ _BACKENDS: dict[str, tuple[str, str | None]] = {
 }
 
 
+FORMATS = ("bf16", "int8", "int4")
+
+
+def _known_format(name: str | None) -> str | None:
+    if name not in (None, *FORMATS):
+        raise UsageError(f"no expert format `{name}`", f"known are {', '.join(FORMATS)}")
+    return name
+
+
 class _Backend(Protocol):
     def __call__(
         self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
@@ -60,7 +69,7 @@ class Experts(BaseInjectedModule):
             known = ", ".join(f"`{name}`" for name in _BACKENDS)
             raise UsageError(f"{self.key}: no experts backend `{wanted}`", f"known are {known}")
         self.backend, default_format = _BACKENDS[wanted]
-        self.format = format or default_format
+        self.format = _known_format(self.loader.experts_format or format or default_format)
         self.layout = Layout.of(self.orig_module)
         self.compute: _Backend | None = None
 
@@ -70,8 +79,11 @@ class Experts(BaseInjectedModule):
 
     def load(self) -> None:
         why = why_not_kt_moe(self.layout, self.device, self.loader.exact)
-        if self.backend == "kt_moe" and why is not None:
-            fix = "use the backend `torch`"
+        packed = self.format not in (None, "bf16")
+        if packed and self.backend == "torch":
+            why = "torch computes experts as they are stored"
+        if why is not None and (self.backend == "kt_moe" or packed):
+            fix = "use the backend `torch`, which keeps the stored format"
             raise EnvironmentBroken(f"{self.key} cannot run on kt_moe", why, fix)
         if self.backend == "torch" or why is not None:
             self.compute = TorchExperts(self.layout, self.read)
