@@ -67,7 +67,8 @@ def from_file(file: str, options: RunOptions) -> Wanted:
         replace(d, value=now[d.name], source="flag") if d.name in now else d for d in plan.decisions
     )
     address = {name: plan.value(name) for name in fields}
-    kept = {"model": plan.path or plan.model, **address}
+    here = plan.path and Path(plan.path).exists()
+    kept = {"model": plan.path if here else plan.model, **address}
     full = replace_undecided(options, {k: v for k, v in kept.items() if v is not None})
     return Wanted(full, plan=replace(plan, decisions=decisions))
 

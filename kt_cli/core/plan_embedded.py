@@ -37,6 +37,9 @@ def _decide(case: Case) -> tuple[Choice, tuple[Decision, ...]]:
     server = (
         case.wishes.settle("host", "host", "127.0.0.1", "this machine only"),
         case.wishes.settle("port", "port", 30000, "the usual one"),
+        case.wishes.settle(
+            "served_model_name", "served_model_name", case.model.name, "the model's name"
+        ),
     )
     compute = _compute(case)
     value = {d.name: d.value for d in compute}

@@ -123,7 +123,12 @@ def _engine(machine: Machine, name: str, python: str) -> Engine | None:
     return next((e for e in machine.engines if e.name == name and e.python == python), None)
 
 
+_FORMATS = ("BF16", "INT8", "INT4")
+
+
 def _decided(plan: Plan) -> Iterator[str]:
+    if plan.value("compute_backend") == "kt_moe" and plan.value("kt_method") in _FORMATS:
+        yield from ("--experts-format", plan.value("kt_method").lower())
     for decision, flag in _FLAGS.items():
         value = plan.value(decision)
         if value is not None:
