@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from kt_cli.catalog import demo
 from kt_cli.catalog.demo.dense import EMBEDDING, Dense
@@ -66,7 +72,15 @@ def compare(folder, llama):
     """Difference of the logits relative to their span, and both greedy answers."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids, tokenizer = conversation(folder)
-    want, have = (m.generate(ids, max_new_tokens=12, do_sample=False) for m in (llama, model))
+    # What is left open comes from the checkpoint's own recommendation.
+    greedy = GenerationConfig(
+        max_new_tokens=12,
+        do_sample=False,
+        repetition_penalty=1.0,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    want, have = (m.generate(ids, generation_config=greedy) for m in (llama, model))
     reference, logits = llama(want).logits, model(want).logits
     span = reference.max() - reference.min()
     text = tokenizer.decode(have[0, ids.shape[1] :])
