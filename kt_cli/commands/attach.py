@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -52,7 +52,9 @@ class Asked:
         return signal.SIGHUP in self.signals
 
 
-def serve(served: Served, ctx: Context, detach: bool) -> None:
+def serve(
+    served: Served, ctx: Context, detach: bool, on_ready: Callable[[], None] | None = None
+) -> None:
     """Returns when the server is ready (detached) or has ended; raises ServerFailed."""
     asked = Asked()
     with _obeying(asked, served.name, ctx):
@@ -65,6 +67,8 @@ def serve(served: Served, ctx: Context, detach: bool) -> None:
             ready = _until_ready(events, ctx, show)
         if isinstance(ready, Ready):
             _report(served, ready, ctx, detach)
+            if on_ready:
+                on_ready()
             if detach:
                 return
         last = ready if not isinstance(ready, Ready) else _last(events, ctx)

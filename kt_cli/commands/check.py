@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kt_cli.commands.cli import Context
 from kt_cli.commands.planned import Planned
@@ -12,8 +13,11 @@ from kt_cli.core.history import Cache, Outcome, compare, expected_now
 from kt_cli.core.ledger import GROUPS
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
-from kt_cli.errors import NotReadyError
+from kt_cli.errors import KtError, NotReadyError
 from kt_cli.ui.plan import comparison
+
+if TYPE_CHECKING:
+    from kt_cli.runtime import Server
 
 
 def check(planned: Planned, ctx: Context) -> None:
@@ -33,15 +37,29 @@ def check(planned: Planned, ctx: Context) -> None:
     ctx.out.result("check", data, *comparison(plan.model, outcome.date, lines))
 
 
+def remember(planned: Planned, ctx: Context, name: str) -> None:
+    """Keeps what a server takes that has just become ready; a note where that is impossible."""
+    from kt_cli import runtime
+
+    try:
+        save_outcome(ctx.home, outcome_of(planned, runtime.find(ctx.home, name)))
+    except (OSError, KtError) as error:
+        ctx.out.note(f"what it takes could not be written down: {error}")
+
+
 def measured(planned: Planned, home: Path) -> Outcome | None:
     from kt_cli import runtime
 
     plan = planned.plan
     names = {plan.model, str(plan.value("served_model_name") or plan.model)}
     live = [s for s in runtime.servers(home) if s.state == "ready" and s.model in names]
-    if not live:
-        return None
-    server = live[0]
+    return outcome_of(planned, live[0]) if live else None
+
+
+def outcome_of(planned: Planned, server: Server) -> Outcome:
+    from kt_cli import runtime
+
+    plan = planned.plan
     usage = runtime.usage(server)
     alone = usage.load.running == 1
     return Outcome(
@@ -54,6 +72,7 @@ def measured(planned: Planned, home: Path) -> Outcome | None:
         ready_s=server.ready_s,
         decode=usage.load.tokens_s if alone else None,
         decode_limit=planned.decode_limit,
+        base=planned.facts.embedded.base_bytes,
     )
 
 

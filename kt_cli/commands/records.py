@@ -14,7 +14,7 @@ from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.settings import write_atomic
 
 KEPT = 50
-"""Outcomes that are read, the newest."""
+"""Outcomes that are kept, the newest."""
 
 
 def save_plan(path: Path, plan: Plan) -> None:
@@ -40,15 +40,20 @@ def save_outcome(home: Path, outcome: Outcome) -> Path:
     name = f"{outcome.date}-{outcome.model}.json".replace("/", "-").replace(":", "")
     path = home / "history" / name
     write_atomic(path, json.dumps(to_plain(outcome), indent=2) + "\n")
+    for old in _files(home)[KEPT:]:
+        old.unlink(missing_ok=True)
     return path
 
 
 def outcomes(home: Path) -> tuple[Outcome, ...]:
     """The newest first; a file that cannot be read is passed over."""
-    folder = home / "history"
-    files = sorted(folder.glob("*.json"), reverse=True) if folder.is_dir() else []
-    found = (_outcome(path) for path in files[:KEPT])
+    found = (_outcome(path) for path in _files(home)[:KEPT])
     return tuple(o for o in found if o is not None)
+
+
+def _files(home: Path) -> list[Path]:
+    folder = home / "history"
+    return sorted(folder.glob("*.json"), reverse=True) if folder.is_dir() else []
 
 
 def _outcome(path: Path) -> Outcome | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from kt_cli.commands.attach import Served, serve
+from kt_cli.commands.check import remember
 from kt_cli.commands.cli import Context, takes
 from kt_cli.commands.launching import (
     engine_command,
@@ -78,7 +79,8 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
     else:
         _require_fit(planned.plan, planned.options.force)
         _fetch(planned, model, ctx)
-        serve(Served(spec, name, key, made=wanted.api_key == AUTO_KEY), ctx, options.detach)
+        served = Served(spec, name, key, made=wanted.api_key == AUTO_KEY)
+        serve(served, ctx, options.detach, lambda: remember(planned, ctx, name))
 
 
 def _asked(options: RunCommandOptions, ctx: Context) -> Wanted:

@@ -34,6 +34,13 @@ class Outcome:
     """Tokens/s of one request."""
     decode_limit: float | None = None
     """Tokens/s at which the memory bandwidth would be used up."""
+    base: int | None = None
+    """Part of `expected` that calibration may have moved: the embedded engine's base."""
+
+    def off(self, base: int) -> int:
+        """Bytes that were missing in what a base of that size would have foretold."""
+        moved = base - (base if self.base is None else self.base)
+        return self.resident - self.expected - moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ def calibrated(facts: EmbeddedFacts, outcomes: Sequence[Outcome]) -> EmbeddedFac
     """The engine's facts after what was measured on this machine; unchanged by few loads."""
     ours = [o for o in outcomes if o.engine == "embedded"]
     if len(ours) >= ENOUGH:
-        error = int(median([o.resident - o.expected for o in ours]))
+        error = int(median([o.off(facts.base_bytes) for o in ours]))
         facts = replace(facts, base_bytes=max(0, facts.base_bytes + error))
     shares = [o.decode / o.decode_limit for o in ours if o.decode and o.decode_limit]
     if len(shares) >= ENOUGH:

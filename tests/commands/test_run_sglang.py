@@ -12,6 +12,7 @@ from commands.sglang_stand_in import install, tiny_mixtral
 from runtime.bench import free_port
 
 from kt_cli import app, runtime
+from kt_cli.commands.records import outcomes
 
 
 @pytest.fixture
@@ -67,6 +68,9 @@ def test_the_managed_interpreter_is_started_with_flags_of_the_user_last(
         assert log[0].rstrip().endswith("--log-level debug")
         assert log[1].rstrip() == "path", "packages of kt's environment are not seen"
         assert runtime.find(home, "s").engine == "sglang"
+        (outcome,) = outcomes(home)
+        assert (outcome.engine, outcome.model) == ("sglang", "tiny")
+        assert outcome.expected > 0 and outcome.resident > 1_000_000
     finally:
         runtime.stop(home, "s", now=True)
     code, out, _ = run(capsys, model, *FORCED, "--dry-run", "--json", "--log-level=debug")
@@ -117,6 +121,16 @@ def test_flags_before_the_model_are_not_taken_for_it(
 ) -> None:
     code, _, err = run(capsys, "--log-level=debug", "demo")
     assert (code, "MODEL is missing" in err) == (2, True), err
+
+
+def test_a_server_is_served_although_its_outcome_cannot_be_kept(
+    home: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(home)
+    (home / "history").write_text("in the way")
+    code, _, err = run(capsys, model, *FORCED, "-d", "-p", str(free_port()), "--name", "s")
+    runtime.stop(home, "s", now=True)
+    assert (code, "could not be written down" in err) == (0, True), err
 
 
 def test_plan_shows_the_engines_command(

@@ -60,3 +60,10 @@ def test_loads_correct_the_base_and_narrow_the_speed() -> None:
     learned = calibrated(FACTS.embedded, seen)
     assert learned.base_bytes == FACTS.embedded.base_bytes + 100_000_000
     assert learned.decode_efficiency == (0.5 * 0.85, 0.5 * 1.15)
+
+
+def test_what_was_learned_is_kept_by_loads_that_were_foretold_with_it() -> None:
+    seen = [outcome(2_100_000_000)] * 3
+    learned = calibrated(FACTS.embedded, seen).base_bytes
+    later = replace(outcome(2_100_000_000), expected=2_100_000_000, base=learned)
+    assert calibrated(FACTS.embedded, [later] * 9 + seen).base_bytes == learned
