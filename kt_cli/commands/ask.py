@@ -63,7 +63,8 @@ def _model(ctx: Context, machine: Machine, asker: LineAsker) -> str:
     facts = facts_for(machine, ctx.home)
     rows = [row_of(c, machine, RunOptions(), facts, Origins()) for c in candidates(ctx.home)]
     running = sorted((r for r in rows if r.runs), key=lambda r: (not r.local, -r.parameters))
-    lines = [f"{r.model}  {r.method}, context {r.context}" for r in running[:SHOWN]]
+    named = [r for r in running if r.model != "demo"]
+    lines = [f"{r.model}  {r.method}, context {r.context}" for r in named[:SHOWN]]
     return asker.choose("Which model?", ["demo  a small one that is made here", *lines], "demo")
 
 

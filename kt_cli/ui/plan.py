@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -170,19 +171,28 @@ def _title(plan: Plan) -> str:
     return f"{plan.model} on {plan.machine} · engine {plan.engine}"
 
 
+_WORDS = {
+    "kt_method": "method",
+    "compute_dtype": "compute",
+    "cpu_threads": "threads",
+    "gpu_experts": "GPU experts",
+    "tp": "tp",
+}
+
+
 def _summary(plan: Plan) -> list[str]:
-    """The decisions people look for first, in one line."""
+    """The decisions people look for first."""
     parts = []
     context, requests = plan.value("context"), plan.value("max_running_requests")
     if context:
         parts.append(f"context {tokens(context)}")
     if requests:
         parts.append(f"{requests} requests at once")
-    for name in ("kt_method", "compute_dtype", "cpu_threads", "gpu_experts", "tp"):
+    for name, word in _WORDS.items():
         value = plan.value(name)
         if value is not None:
-            parts.append(f"{name.replace('_', ' ')} {value}")
-    return [" · ".join(parts)] if parts else []
+            parts.append(f"{word} {value}")
+    return textwrap.wrap(" · ".join(parts), WIDTH)
 
 
 def _pool(pool: Pool, look: Style, count: int = 1) -> list[RenderableType]:

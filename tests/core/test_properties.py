@@ -82,10 +82,12 @@ def test_a_fixed_flag_stays_fixed(
 
 
 def quality(made: Plan) -> tuple[Any, ...]:
-    """What a better plan has more of, most important first."""
+    """What a better plan has more of, most important first; plans that do not fit are equal."""
+    if not made.fits:
+        return (False,)
     native = made.value("kt_method") not in ("AMXINT8",)
     return (
-        made.fits,
+        True,
         native,
         made.value("kt_method") is None,
         made.value("context"),
