@@ -175,6 +175,22 @@ class Experts:
         self._packed.forward(x, ids, _plain(weights), mask, out)
         return out
 
+    def backward(
+        self,
+        x: Array,
+        ids: Array,
+        weights: Array,
+        dout: Array,
+        *,
+        mask: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """The gradients of x and of weights for dout [T, H], which has x's dtype. The experts are
+        frozen, and gate and up are computed anew. Other arguments as of `forward`."""
+        x, weights = _plain(x), _plain(weights)
+        dx, dweights = self._output(x), self._output(weights)
+        self._packed.backward(x, ids, weights, mask, _plain(dout), dx, dweights)
+        return dx, dweights
+
     def submit(
         self,
         x: Array,

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "../core/backward.h"
 #include "../core/cpu.h"
 #include "../core/cut.h"
 #include "../core/errors.h"
@@ -67,6 +68,23 @@ class Experts {
     nb::gil_scoped_release released;
     PoolLock lock;
     kt::forward(*weights_, call, kernels());
+  }
+
+  void backward(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+                const std::optional<ConstArray>& mask, const ConstArray& dout, const Array& dx,
+                const Array& dweights) const {
+    const Call c = checked(x, ids, weights, mask, dx);
+    const size_t tokens = size_t(c.tokens);
+    check_array(dout, "dout", {tokens, size_t(layout().shape.hidden)});
+    check_array(dweights, "dweights", {tokens, size_t(top_k_)});
+    if (float_dtype(dout, "dout") != c.dtype) throw nb::type_error("dout and x differ in dtype");
+    if (float_dtype(dweights, "dweights") != Dtype::f32)
+      throw nb::type_error("dweights must be float32");
+    const BackCall call = {c.x, static_cast<const char*>(dout.data()), c.out, c.dtype, c.ids, c.weights,
+                           static_cast<float*>(dweights.data()), c.mask, c.tokens, c.top_k, c.act};
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    kt::backward(*weights_, call, kernels());
   }
 
   // Seconds of each phase of one forward.
@@ -222,6 +240,9 @@ NB_MODULE(_core, m) {
            "down"_a.noconvert())
       .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("backward", &Experts::backward, "x"_a.noconvert(), "ids"_a.noconvert(),
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "dout"_a.noconvert(),
+           "dx"_a.noconvert(), "dweights"_a.noconvert())
       .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),

@@ -135,12 +135,6 @@ void run_unit(void* context, int phase, int unit, int thread) {
   else down(s, unit, thread);
 }
 
-bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched) {
-  if (!kernels.tile_from) return false;
-  const int from = g_tile_from.load() ? g_tile_from.load() : kernels.tile_from;
-  return pairs && pairs >= touched * size_t(from);
-}
-
 // Few tokens: short units spread evenly. Many: wide ones that use each activation more often.
 int choose_pairs_of_panels(const Layer& s, int threads) {
   const size_t wide_units = s.routing.touched.size() * size_t(s.l.intermediate) / 64;
@@ -194,6 +188,12 @@ Buffers& buffers() {
 }
 
 }  // namespace
+
+bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched) {
+  if (!kernels.tile_from) return false;
+  const int from = g_tile_from.load() ? g_tile_from.load() : kernels.tile_from;
+  return pairs && pairs >= touched * size_t(from);
+}
 
 void set_tile_from(int tokens) { g_tile_from.store(tokens); }
 

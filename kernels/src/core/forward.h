@@ -23,4 +23,6 @@ void forward(const Weights& w, const Call& call, const Kernels& kernels);
 // Tokens per touched expert from which a CPU with tiles uses them; 0 restores the built-in value.
 void set_tile_from(int tokens);
 
+bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched);
+
 }  // namespace kt

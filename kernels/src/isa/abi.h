@@ -116,6 +116,26 @@ struct SumArgs {
   void* dst;
 };
 
+struct TurnArgs {
+  const char* src;         // first panel
+  size_t stride;
+  const char* scale;
+  size_t scale_stride;
+  int panels;              // to turn
+  int k0, k;               // columns: 16 to turn, k to widen, multiples of 16
+  int group;
+  char* dst;
+};
+
+struct GluBackArgs {
+  const float* c;
+  const float* dh;
+  int pairs;
+  Act act;
+  float weight;
+  float *dgate, *dup, *h;  // h may be null
+};
+
 struct Kernels {
   const char* name;
   bool bf16_acts;          // bf16 products take bf16 activations, otherwise f32
@@ -137,6 +157,9 @@ struct Kernels {
   void (*load_row)(const void* src, Dtype, int n, int padded, float* dst);
   void (*store_row)(const float* src, Dtype, int n, void* dst);
   void (*glu)(const float* c, int pairs, Act, float* h);
+  void (*turn[3])(const TurnArgs*);   // by Product: bf16, int8, int4
+  void (*widen[3])(const TurnArgs*);
+  float (*glu_back)(const GluBackArgs*);
   void (*axpy)(float* out, const float* x, float w, int n);
   bool (*pack_bf16)(const PackArgs*);  // the packers return false for a value that is not finite
   bool (*pack_i8)(const PackArgs*);

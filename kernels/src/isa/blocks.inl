@@ -49,7 +49,7 @@ void walk(const GemmArgs& g) {
   for (int k = 0; k < g.k; k += kDepthStep) {
     GemmArgs part = g;
     part.k = g.k - k < kDepthStep ? g.k - k : kDepthStep;
-    part.add = k > 0;
+    part.add = g.add || k > 0;
     Body::advance(part, k);
     walk_rows<Body>(part);
   }

@@ -80,6 +80,23 @@ void store_row(const float* src, Dtype t, int n, void* dst) {
   __builtin_memcpy(static_cast<char*>(dst) + i * bytes, out, size_t(n - i) * bytes);
 }
 
+// dst[i] = sum over rows of source[row][i]
+void sum_rows(const SumArgs* s) {
+  const int wide = s->n / 16 * 16;
+  for (int i = 0; i < s->n; i += 16) {
+    Vf sum = vf_zero();
+    for (int r = 0; r < s->rows; ++r) sum = vf_add(sum, load16(s->source[r], s->from, i));
+    if (i < wide) {
+      store16(s->dst, s->to, i, sum);
+      continue;
+    }
+    float tail[16];
+    vf_store(tail, sum);
+    const int bytes = s->to == Dtype::f32 ? 4 : 2;
+    store_row(tail, s->to, s->n - i, static_cast<char*>(s->dst) + i * bytes);
+  }
+}
+
 void put_f32(const PutArgs* q) {
   for (int i = 0; i < q->n; i += 16)
     vf_store(q->dst + (q->k0 + i) / 16 * q->tile_stride, vf_load(q->x + i));

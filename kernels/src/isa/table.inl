@@ -21,6 +21,14 @@ constexpr Kernels vector_table(const char* name) {
   t.load_row = load_row;
   t.store_row = store_row;
   t.glu = glu;
+  t.sum_rows = sum_rows;
+  t.turn[0] = turn<lines_bf16>;
+  t.turn[1] = turn<lines_i8>;
+  t.turn[2] = turn<lines_i4>;
+  t.widen[0] = widen<lines_bf16>;
+  t.widen[1] = widen<lines_i8>;
+  t.widen[2] = widen<lines_i4>;
+  t.glu_back = glu_back;
   t.axpy = axpy;
   t.pack_bf16 = pack_bf16;
   t.pack_i8 = pack_i8;

@@ -49,21 +49,4 @@ void finish_rows(const FinishArgs* f) {
   }
 }
 
-// dst[i] = sum over rows of source[row][i]
-void sum_rows(const SumArgs* s) {
-  const int wide = s->n / 16 * 16;
-  for (int i = 0; i < s->n; i += 16) {
-    Vf sum = vf_zero();
-    for (int r = 0; r < s->rows; ++r) sum = vf_add(sum, load16(s->source[r], s->from, i));
-    if (i < wide) {
-      store16(s->dst, s->to, i, sum);
-      continue;
-    }
-    float tail[16];
-    vf_store(tail, sum);
-    const int bytes = s->to == Dtype::f32 ? 4 : 2;
-    store_row(tail, s->to, s->n - i, static_cast<char*>(s->dst) + i * bytes);
-  }
-}
-
 }  // namespace

@@ -12,7 +12,6 @@ constexpr Kernels tile_table(const char* name) {
   t.gather = gather;
   t.finish_glu = finish_glu;
   t.finish_rows = finish_rows;
-  t.sum_rows = sum_rows;
   t.peak = peak_with_tiles;
   return t;
 }

@@ -8,6 +8,7 @@ namespace kt {
 #include "gemm_bf16.inl"
 #include "gemm_int.inl"
 #include "pack.inl"
+#include "turn.inl"
 #include "limits.inl"
 #include "table.inl"
 }

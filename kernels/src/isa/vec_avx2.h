@@ -142,6 +142,46 @@ KT_INLINE __m256i bcast4(const char* x) {
   return _mm256_set1_epi32(*reinterpret_cast<const int*>(x));
 }
 
+// ---- between lines of bytes and bf16, and from rows to columns
+template <int J>
+KT_INLINE __m256 half_byte_as_float(__m256i v) {
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * J), 24));
+}
+template <int J>
+KT_INLINE Vf byte_as_float(Line v) { return {half_byte_as_float<J>(v.a), half_byte_as_float<J>(v.b)}; }
+KT_INLINE __m256i round_to_bf16(__m256 x) {
+  const __m256i u = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  return _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+}
+KT_INLINE void put_half_line(char* dst, __m256 even, __m256 odd) {
+  const __m256i high = _mm256_and_si256(round_to_bf16(odd), _mm256_set1_epi32(0xffff0000));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst),
+                      _mm256_or_si256(_mm256_srli_epi32(round_to_bf16(even), 16), high));
+}
+KT_INLINE void put_bf16_line(char* dst, Vf even, Vf odd) {
+  put_half_line(dst, even.a, odd.a);
+  put_half_line(dst + 32, even.b, odd.b);
+}
+// Eight lines of 16 rows x 2 k become eight lines of 16 k x 2 rows, in four squares.
+KT_INLINE void turn_square(const char* src, char* dst) {
+  __m256i v[4];
+  for (int j = 0; j < 4; ++j) {
+    const __m256i line = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + j * 64));
+    v[j] = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(line, 0xd8), 0xd8);
+  }
+  const __m256i a = _mm256_unpacklo_epi64(v[0], v[1]), b = _mm256_unpacklo_epi64(v[2], v[3]);
+  const __m256i c = _mm256_unpackhi_epi64(v[0], v[1]), d = _mm256_unpackhi_epi64(v[2], v[3]);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst), _mm256_permute2x128_si256(a, b, 0x20));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + 64), _mm256_permute2x128_si256(c, d, 0x20));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + 128), _mm256_permute2x128_si256(a, b, 0x31));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + 192), _mm256_permute2x128_si256(c, d, 0x31));
+}
+KT_INLINE void turn_lines(const char* src, char* dst) {
+  for (int h = 0; h < 2; ++h)
+    for (int g = 0; g < 2; ++g) turn_square(src + g * 256 + h * 32, dst + h * 256 + g * 32);
+}
+
 struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
   using Acc = Vi;
   struct X { __m256i v, mag; };

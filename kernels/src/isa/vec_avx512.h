@@ -99,6 +99,44 @@ KT_INLINE __m512i bcast4(const char* x) {
   return _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
 }
 
+// ---- between lines of bytes and bf16, and from rows to columns
+template <int J>
+KT_INLINE Vf byte_as_float(Line v) {
+  return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(v, 24 - 8 * J), 24));
+}
+KT_INLINE __m512i round_to_bf16(Vf x) {
+  const __m512i u = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  return _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+}
+KT_INLINE void put_bf16_line(char* dst, Vf even, Vf odd) {
+  const __m512i high = _mm512_and_si512(round_to_bf16(odd), _mm512_set1_epi32(0xffff0000));
+  _mm512_storeu_si512(dst, _mm512_or_si512(_mm512_srli_epi32(round_to_bf16(even), 16), high));
+}
+// Eight lines of 16 rows x 2 k become eight lines of 16 k x 2 rows.
+KT_INLINE void turn_lines(const char* src, char* dst) {
+  __m512i low[4], high[4];
+  for (int j = 0; j < 4; ++j) {
+    __m512i v[2];
+    for (int i = 0; i < 2; ++i) {
+      const __m512i line = _mm512_loadu_si512(src + (2 * j + i) * 64);
+      v[i] = _mm512_shufflehi_epi16(_mm512_shufflelo_epi16(line, 0xd8), 0xd8);
+    }
+    low[j] = _mm512_unpacklo_epi64(v[0], v[1]);
+    high[j] = _mm512_unpackhi_epi64(v[0], v[1]);
+  }
+  for (int odd = 0; odd < 2; ++odd) {
+    const __m512i* u = odd ? high : low;
+    const __m512i a = _mm512_shuffle_i64x2(u[0], u[1], 0x88), b = _mm512_shuffle_i64x2(u[2], u[3], 0x88);
+    const __m512i c = _mm512_shuffle_i64x2(u[0], u[1], 0xdd), d = _mm512_shuffle_i64x2(u[2], u[3], 0xdd);
+    char* at = dst + odd * 64;
+    _mm512_storeu_si512(at, _mm512_shuffle_i64x2(a, b, 0x88));
+    _mm512_storeu_si512(at + 128, _mm512_shuffle_i64x2(c, d, 0x88));
+    _mm512_storeu_si512(at + 256, _mm512_shuffle_i64x2(a, b, 0xdd));
+    _mm512_storeu_si512(at + 384, _mm512_shuffle_i64x2(c, d, 0xdd));
+  }
+}
+
 #ifdef __AVX512VNNI__
 struct DotS8 {  // weights moved to unsigned, the offset taken off by the activations' sum
   using Acc = __m512i;

@@ -1,0 +1,88 @@
+// Panels of any format as bf16, as they stand or turned: 16 of their columns become the 16 rows of a
+// panel whose depth is what were rows. Nothing of it outlives the product it is made for.
+
+namespace {
+
+template <class Get>
+KT_INLINE void put_lines(Line v, char* lines, Get get) {
+  put_bf16_line(lines, get(byte_as_float<0>(v)), get(byte_as_float<1>(v)));
+  put_bf16_line(lines + 64, get(byte_as_float<2>(v)), get(byte_as_float<3>(v)));
+}
+
+// 16 k of a panel as eight bf16 lines; bf16 panels are such lines already.
+const char* lines_bf16(const TurnArgs&, const char* panel, const char*, int k, char*) {
+  return panel + size_t(k) * 32;
+}
+
+const char* lines_i8(const TurnArgs&, const char* panel, const char* scale, int k, char* lines) {
+  const Vf s = vf_load(scale);
+  for (int j = 0; j < 4; ++j)
+    put_lines(line_load(panel + size_t(k) * 16 + j * 64), lines + j * 128,
+              [&](Vf x) __attribute__((always_inline)) { return vf_mul(x, s); });
+  return lines;
+}
+
+const char* lines_i4(const TurnArgs& t, const char* panel, const char* scale, int k, char* lines) {
+  const Vf s = vf_from_f16(scale + size_t(k / t.group) * 32), eight = vf_set1(8.0f);
+  const auto value = [&](Vf x) __attribute__((always_inline)) { return vf_mul(vf_sub(x, eight), s); };
+  for (int j = 0; j < 2; ++j) {
+    const Line v = line_load(panel + size_t(k) * 8 + j * 64);
+    put_lines(line_low(v), lines + j * 256, value);
+    put_lines(line_high(v), lines + j * 256 + 128, value);
+  }
+  return lines;
+}
+
+using LinesFn = const char* (*)(const TurnArgs&, const char*, const char*, int, char*);
+
+// Column k0.. k0 + 15 of `panels` panels: a panel of depth panels * 16.
+template <LinesFn lines>
+void turn(const TurnArgs* t) {
+  alignas(64) char made[512];
+  for (int p = 0; p < t->panels; ++p)
+    turn_lines(lines(*t, t->src + size_t(p) * t->stride, t->scale + size_t(p) * t->scale_stride, t->k0, made),
+               t->dst + size_t(p) * 512);
+}
+
+// k0.. k0 + k - 1 of one panel.
+template <LinesFn lines>
+void widen(const TurnArgs* t) {
+  for (int k = 0; k < t->k; k += 16) {
+    char* dst = t->dst + size_t(k) * 32;
+    const char* made = lines(*t, t->src, t->scale, t->k0 + k, dst);
+    if (made != dst) __builtin_memcpy(dst, made, 512);
+  }
+}
+
+KT_INLINE Vf vf_slope(Vf x, Act act) {
+  const Vf one = vf_set1(1.0f);
+  if (act == Act::silu) {
+    const Vf s = vf_sigmoid(x);
+    return vf_mul(s, vf_fma(x, vf_sub(one, s), one));
+  }
+  const Vf square = vf_mul(x, x), c = vf_set1(1.5957691216f);
+  const Vf s = vf_sigmoid(vf_mul(c, vf_mul(x, vf_fma(square, vf_set1(0.044715f), one))));
+  const Vf inner = vf_mul(c, vf_fma(square, vf_set1(3 * 0.044715f), one));
+  return vf_mul(s, vf_fma(vf_mul(x, vf_sub(one, s)), inner, one));
+}
+
+// From [gate 16][up 16] pairs and the gradient of h for weight 1: the gradients of gate and up, h
+// itself where it is wanted, and the sum of h times its gradient.
+float glu_back(const GluBackArgs* g) {
+  const Vf w = vf_set1(g->weight);
+  Vf sum = vf_zero();
+  for (int i = 0; i < g->pairs; ++i) {
+    const Vf gate = vf_load(g->c + i * 32), up = vf_load(g->c + i * 32 + 16), dh = vf_load(g->dh + i * 16);
+    const Vf value = activate(gate, g->act), h = vf_mul(value, up), weighted = vf_mul(dh, w);
+    sum = vf_fma(h, dh, sum);
+    vf_store(g->dgate + i * 16, vf_mul(weighted, vf_mul(up, vf_slope(gate, g->act))));
+    vf_store(g->dup + i * 16, vf_mul(weighted, value));
+    if (g->h) vf_store(g->h + i * 16, h);
+  }
+  float lanes[16], total = 0;
+  vf_store(lanes, sum);
+  for (float lane : lanes) total += lane;
+  return total;
+}
+
+}  // namespace
