@@ -36,7 +36,7 @@ def sglang_speed(case: SglangCase, choice: SglangChoice) -> Speed:
     gbs = bandwidth(case.machine.measured, choice.threads) if choice.method else 0.0
     gpu_gbs = case.machine.measured.gpu_gbs
     if gbs is None or gpu_gbs is None:
-        return Speed(limit="not predicted: memory bandwidth was not measured")
+        return Speed(limit="speed is not predicted until `kt doctor` has measured this machine")
     decode = _decode(case, choice, costs, gbs, gpu_gbs)
     prefill, prefill_limit = _prefill(case, choice, costs)
     return Speed(decode, prefill, _load(case), _limit(costs, gbs, gpu_gbs) + prefill_limit)

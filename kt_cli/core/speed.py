@@ -57,7 +57,7 @@ def active_parameters(model: Model) -> int:
 def cpu_speed(machine: Machine, work: Work, threads: int, facts: EmbeddedFacts) -> Speed:
     gbs = bandwidth(machine.measured, threads)
     if gbs is None:
-        return Speed(limit="not predicted: memory bandwidth was not measured")
+        return Speed(limit="speed is not predicted until `kt doctor` has measured this machine")
     share = min(1.0, threads / machine.cpu.physical_cores)
     gops = peak(machine.measured.gops, work.kind)
     prefill = gops and scale(gops * 1e9 * share / work.flops, facts.prefill_efficiency)
