@@ -1,0 +1,89 @@
+"""Many small random calls in one process: KT_FUZZ_CALLS=1000000 for the long run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import kt_moe
+import numpy as np
+import pytest
+from kt_moe import reference as twin
+
+from .helpers import Case, dequantised, error, from_bf16, to_bf16
+
+CALLS = int(os.environ.get("KT_FUZZ_CALLS", "3000"))
+CALLS_PER_LAYER = 150
+COMPARED = 10  # one call in so many
+BOUND = 8e-2  # a handful of values: quantisation noise does not average
+
+
+class Layer:
+    def __init__(self, rng: np.random.Generator) -> None:
+        h, i, e = (int(rng.integers(1, n)) for n in (140, 140, 9))
+        up = (rng.standard_normal((2, e, i, h)) / np.sqrt(h)).astype(np.float32)
+        down = (rng.standard_normal((e, h, i)) / np.sqrt(i)).astype(np.float32)
+        self.experts = kt_moe.Experts.from_weights(
+            *up,
+            down,
+            format=str(rng.choice(["bf16", "int8", "int4"])),
+            group=int(rng.choice([32, 64, 128])),
+            top_k=int(rng.integers(1, e + 1)),
+            act="gelu" if rng.random() < 0.3 else "silu",
+        )
+        self.twin = twin.layer(*dequantised(self.experts), act=self.experts.act)
+
+    def case(self, rng: np.random.Generator) -> Case:
+        e, k, tokens = self.experts.num_experts, self.experts.top_k, int(rng.integers(0, 34))
+        ids = rng.integers(-1, e, (tokens, k)).astype(rng.choice([np.int32, np.int64]))
+        x = rng.standard_normal((tokens, self.experts.hidden)).astype(np.float32)
+        return Case(x, ids, rng.random((tokens, k)).astype(np.float32))
+
+
+def forward(layer: Layer, case: Case, compare: bool) -> None:
+    got = layer.experts.forward(case.x, case.ids, case.weights)
+    assert np.isfinite(got).all()
+    if compare:
+        assert error(got, twin.forward(layer.twin, case.x, case.ids, case.weights)) < BOUND
+
+
+def in_bf16(layer: Layer, case: Case, compare: bool) -> None:
+    x = to_bf16(case.x)
+    got = from_bf16(layer.experts.forward(x, case.ids, case.weights))
+    if compare:
+        wanted = twin.forward(layer.twin, from_bf16(x), case.ids, case.weights)
+        assert error(got, wanted) < BOUND
+
+
+def backward(layer: Layer, case: Case, compare: bool) -> None:
+    dx, dweights = layer.experts.backward(case.x, case.ids, case.weights, case.x)
+    if compare:
+        wanted = twin.backward(layer.twin, case.x, case.ids, case.weights, case.x)
+        assert error(dx, wanted.x) < BOUND
+        assert error(dweights, wanted.weights) < BOUND
+
+
+def masked_out(layer: Layer, case: Case, compare: bool) -> None:
+    mask = np.ones(layer.experts.num_experts, bool)
+    assert not layer.experts.forward(case.x, case.ids, case.weights, mask=mask).any()
+
+
+def refused(layer: Layer, case: Case, compare: bool) -> None:
+    if case.ids.size:
+        case.ids.flat[-1] = layer.experts.num_experts
+        with pytest.raises(ValueError, match="out of range"):
+            layer.experts.forward(case.x, case.ids, case.weights)
+
+
+KINDS: list[Callable[[Layer, Case, bool], None]] = [forward, in_bf16, backward, masked_out, refused]
+
+
+def test_many_small_calls(isa: str) -> None:
+    rng = np.random.default_rng(11)
+    calls = CALLS // max(1, len(kt_moe.cpu_info()["variants"]))
+    layer = Layer(rng)
+    for i in range(calls):
+        if i % CALLS_PER_LAYER == 0:
+            layer = Layer(rng)
+        kind = KINDS[int(rng.choice(5, p=[0.5, 0.2, 0.2, 0.05, 0.05]))]
+        kind(layer, layer.case(rng), i % COMPARED == 0)
