@@ -14,7 +14,7 @@ from pathlib import Path
 from kt_cli.catalog import demo
 from kt_cli.catalog.describe import from_config
 from kt_cli.catalog.local import read
-from kt_cli.catalog.presets import Preset, load_presets, preset_model
+from kt_cli.catalog.presets import Preset, load_presets, preset_model, presets_naming
 from kt_cli.core.hints import Variant
 from kt_cli.core.model import Model
 from kt_cli.errors import NotFoundError
@@ -33,13 +33,12 @@ def find(name: str, home: Path | None = None, presets: Path | None = None) -> Mo
     path = Path(name).expanduser()
     if path.exists() and (path.is_absolute() or os.sep in name or not _stored(home, name)):
         return read(path)
-    known = load_presets(presets)
     local = _stored(home, name)
     if local:
         return replace(read(local), name=name)
-    chosen = lookup(name, known)
+    chosen = lookup(name, presets_naming([name], presets))
     if chosen is None:
-        raise _unknown(name, home, known)
+        raise _unknown(name, home, load_presets(presets))
     model, meant = _local_or_preset(home, *chosen), chosen[0].ambiguous.get(name.lower())
     return replace(model, notes=(meant, *model.notes)) if meant else model
 

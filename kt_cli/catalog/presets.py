@@ -5,8 +5,9 @@ The form of these files is told in `presets/models/README.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,21 @@ def presets_folder() -> Path:
 
 def load_presets(folder: Path | None = None) -> tuple[Preset, ...]:
     """Raises KtError that names the file and the entry that is malformed."""
-    files = sorted((folder or presets_folder()).glob("*.yaml"))
-    found = tuple(preset for file in files for preset in _read(file))
+    found = tuple(preset for file in _files(folder) for preset in _read(file))
     _require_unique(found)
     return found
+
+
+def presets_naming(names: Sequence[str], folder: Path | None = None) -> tuple[Preset, ...]:
+    """All presets of the files in which one of the names stands: few files for one model."""
+    wanted = [name.partition(":")[0].lower() for name in names if name]
+    texts = {file: file.read_text(encoding="utf-8").lower() for file in _files(folder)}
+    files = [file for file, text in texts.items() if any(name in text for name in wanted)]
+    return tuple(preset for file in files for preset in _read(file))
+
+
+def _files(folder: Path | None) -> list[Path]:
+    return sorted((folder or presets_folder()).glob("*.yaml"))
 
 
 def preset_model(preset: Preset, variant: Variant | None = None) -> Model:
@@ -87,7 +99,12 @@ def preset_model(preset: Preset, variant: Variant | None = None) -> Model:
     return replace(model, repo=repo, notes=(*model.notes, *preset.notes))
 
 
-def _read(file: Path) -> Iterator[Preset]:
+def _read(file: Path) -> tuple[Preset, ...]:
+    return _parsed(file, file.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(file: Path, changed_ns: int) -> tuple[Preset, ...]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
@@ -95,8 +112,7 @@ def _read(file: Path) -> Iterator[Preset]:
         family = str(content.get("family", file.stem))
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise KtError(f"cannot read the presets in {file}", str(error)) from error
-    for entry in entries:
-        yield _preset(entry, family, file)
+    return tuple(_preset(entry, family, file) for entry in entries)
 
 
 def _preset(entry: Mapping[str, Any], family: str, file: Path) -> Preset:

@@ -70,10 +70,11 @@ def facts_for(machine: Machine, home: Path) -> Facts:
 def hints_for(name: str, model: Model) -> Hints:
     """A preset's advice, by what was typed, the repository or the folder's name; else none."""
     from kt_cli.catalog.find import lookup
-    from kt_cli.catalog.presets import load_presets
+    from kt_cli.catalog.presets import presets_naming
 
-    presets = load_presets()
-    for known in (name, model.repo, model.name, Path(model.path).name):
+    names = (name, model.repo, model.name, Path(model.path).name)
+    presets = presets_naming(names)
+    for known in names:
         chosen = lookup(known, presets) if known else None
         if chosen:
             return chosen[0].hints

@@ -7,6 +7,7 @@ field types, so a value round-trips: `from_plain(type(x), to_plain(x)) == x`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -31,10 +32,9 @@ def to_plain(value: object) -> Any:
 
 def from_plain(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Raises ShapeError for an unknown, missing or mistyped field."""
-    hints = get_type_hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = _hints(cls)  # type: ignore[arg-type]
     path = where or cls.__name__
-    unknown = sorted(set(data) - set(known))
+    unknown = sorted(set(data) - set(hints))
     if unknown:
         raise ShapeError(f"{path} has no field {unknown[0]!r}")
     values = {k: _value(hints[k], v, f"{path}.{k}") for k, v in data.items()}
@@ -42,6 +42,13 @@ def from_plain(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
         return cls(**values)
     except TypeError as error:
         raise ShapeError(f"{path}: {error}") from error
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> Mapping[str, Any]:
+    """Field → type; resolving the annotations is what reading costs most."""
+    types_ = get_type_hints(cls)
+    return {f.name: types_[f.name] for f in dataclasses.fields(cls)}
 
 
 def _value(hint: Any, data: Any, where: str) -> Any:

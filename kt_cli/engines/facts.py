@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,12 +32,14 @@ def load_yaml(path: Path) -> Any:
         raise _broken(path, str(error)) from error
 
 
+@cache
 def read_facts(folder: Path | None = None) -> Facts:
     base = (folder or presets_folder()) / "engines"
     embedded = _read(EmbeddedFacts, base / "embedded.yaml")
     return Facts(embedded, _read(SglangFacts, base / "sglang.yaml"))
 
 
+@cache
 def read_gpus(folder: Path | None = None) -> tuple[GpuFacts, ...]:
     path = (folder or presets_folder()) / "machines" / "gpus.yaml"
     try:
