@@ -94,6 +94,52 @@ def test_no_expert_and_no_token(isa: str, rng: np.random.Generator) -> None:
         assert dx.shape == x.shape and not dx.any() and not dweights.any()
 
 
+def random_low_rank(
+    rng: np.random.Generator, e: int, h: int, i: int, rank: int
+) -> list[np.ndarray]:
+    sizes = [(h, i), (h, i), (i, h)]
+    shapes = [s for n, m in sizes for s in ((e, rank, n), (e, m, rank))]
+    return [(rng.standard_normal(s) / np.sqrt(s[2])).astype(np.float32) for s in shapes]
+
+
+@pytest.mark.parametrize("fmt", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize(
+    "shape", [(1, 64, 64, 3, 1, 4), (9, 129, 70, 4, 2, 1), (90, 80, 130, 3, 2, 8)]
+)
+def test_low_rank_gradients(
+    isa: str, fmt: str, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    tokens, h, i, e, k, rank = shape
+    experts = kt_moe.Experts.from_weights(*random_matrices(rng, e, h, i), format=fmt, top_k=k)
+    case, low_rank = random_case(rng, tokens, h, e, k), random_low_rank(rng, e, h, i, rank)
+    dout = rng.standard_normal(case.x.shape).astype(np.float32)
+    pairs = [twin.LowRank(low_rank[2 * p], low_rank[2 * p + 1], 0.7) for p in range(3)]
+    matrices = (m.astype(np.float64) for m in dequantised(experts))
+    layer = twin.Layer(*(twin.Projection(m, p) for m, p in zip(matrices, pairs, strict=True)))
+    wanted = twin.backward(layer, case.x, case.ids, case.weights, dout)
+    dx, dweights, grads = experts.backward_low_rank(
+        case.x, case.ids, case.weights, dout, low_rank, 0.7
+    )
+    assert error(dx, wanted.x) < BOUND
+    assert error(dweights, wanted.weights) < DOT_BOUND
+    for p, pair in enumerate((wanted.gate, wanted.up, wanted.down)):
+        assert error(grads[2 * p], pair.a) < BOUND
+        assert error(grads[2 * p + 1], pair.b) < BOUND
+
+
+def test_wrong_low_rank_matrices_are_named(rng: np.random.Generator) -> None:
+    experts = kt_moe.Experts.from_weights(*random_matrices(rng, 2, 64, 72), format="bf16", top_k=2)
+    case, low_rank = random_case(rng, 4, 64, 2, 2), random_low_rank(rng, 2, 64, 72, 4)
+    with pytest.raises(ValueError, match="come in six"):
+        experts.backward_low_rank(case.x, case.ids, case.weights, case.x, low_rank[:5], 1.0)
+    with pytest.raises(ValueError, match="up_a has shape"):
+        wrong = [*low_rank[:2], low_rank[4], *low_rank[3:]]
+        experts.backward_low_rank(case.x, case.ids, case.weights, case.x, wrong, 1.0)
+    with pytest.raises(TypeError, match="down_b must be float32"):
+        wrong = [*low_rank[:5], low_rank[5].astype(np.float16)]
+        experts.backward_low_rank(case.x, case.ids, case.weights, case.x, wrong, 1.0)
+
+
 def test_wrong_dout_is_named(rng: np.random.Generator) -> None:
     matrices = random_matrices(rng, 2, 64, 64)
     experts = kt_moe.Experts.from_weights(*matrices, format="bf16", top_k=2)

@@ -57,7 +57,17 @@ class Experts:
     def copy_expert(self, source: int, /) -> None: ...
     def forward(self, x: Any, ids: Any, weights: Any, mask: Any | None, out: Any) -> None: ...
     def backward(
-        self, x: Any, ids: Any, weights: Any, mask: Any | None, dout: Any, dx: Any, dweights: Any
+        self,
+        x: Any,
+        ids: Any,
+        weights: Any,
+        mask: Any | None,
+        dout: Any,
+        dx: Any,
+        dweights: Any,
+        low_rank: list[Any],
+        grads: list[Any],
+        scale: float,
     ) -> None: ...
     def phases(self, x: Any, ids: Any, weights: Any, mask: Any | None, out: Any) -> list[float]: ...
     def submit(self, x: Any, ids: Any, weights: Any, mask: Any | None, out: Any) -> int: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -188,8 +189,31 @@ class Experts:
         frozen, and gate and up are computed anew. Other arguments as of `forward`."""
         x, weights = _plain(x), _plain(weights)
         dx, dweights = self._output(x), self._output(weights)
-        self._packed.backward(x, ids, weights, mask, _plain(dout), dx, dweights)
+        self._packed.backward(x, ids, weights, mask, _plain(dout), dx, dweights, [], [], 1.0)
         return dx, dweights
+
+    def backward_low_rank(
+        self,
+        x: Array,
+        ids: Array,
+        weights: Array,
+        dout: Array,
+        low_rank: Sequence[Array],
+        scale: float,
+        *,
+        mask: Array | None = None,
+    ) -> tuple[Array, Array, list[Array]]:
+        """`backward` with scale·B·A beside each matrix, and the gradients of A and B too.
+
+        `low_rank`: A [E, rank, in] and B [E, out, rank] of gate, up and down in turn, float32."""
+        x, weights = _plain(x), _plain(weights)
+        matrices = [_plain(m) for m in low_rank]
+        dx, dweights = self._output(x), self._output(weights)
+        grads = [0 * m for m in matrices]
+        self._packed.backward(
+            x, ids, weights, mask, _plain(dout), dx, dweights, matrices, grads, scale
+        )
+        return dx, dweights, grads
 
     def submit(
         self,

@@ -17,6 +17,7 @@
 #include "../core/pool.h"
 #include "../core/submit.h"
 #include "arrays.h"
+#include "low_rank.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -72,7 +73,8 @@ class Experts {
 
   void backward(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
                 const std::optional<ConstArray>& mask, const ConstArray& dout, const Array& dx,
-                const Array& dweights) const {
+                const Array& dweights, const std::vector<ConstArray>& low_rank,
+                const std::vector<Array>& grads, float scale) const {
     const Call c = checked(x, ids, weights, mask, dx);
     const size_t tokens = size_t(c.tokens);
     check_array(dout, "dout", {tokens, size_t(layout().shape.hidden)});
@@ -80,8 +82,11 @@ class Experts {
     if (float_dtype(dout, "dout") != c.dtype) throw nb::type_error("dout and x differ in dtype");
     if (float_dtype(dweights, "dweights") != Dtype::f32)
       throw nb::type_error("dweights must be float32");
+    Lora lora;
+    if (!low_rank.empty()) lora = lora_of(layout().shape, low_rank, grads, scale);
     const BackCall call = {c.x, static_cast<const char*>(dout.data()), c.out, c.dtype, c.ids, c.weights,
-                           static_cast<float*>(dweights.data()), c.mask, c.tokens, c.top_k, c.act};
+                           static_cast<float*>(dweights.data()), c.mask, c.tokens, c.top_k, c.act,
+                           low_rank.empty() ? nullptr : &lora};
     nb::gil_scoped_release released;
     PoolLock lock;
     kt::backward(*weights_, call, kernels());
@@ -242,7 +247,7 @@ NB_MODULE(_core, m) {
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("backward", &Experts::backward, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "dout"_a.noconvert(),
-           "dx"_a.noconvert(), "dweights"_a.noconvert())
+           "dx"_a.noconvert(), "dweights"_a.noconvert(), "low_rank"_a, "grads"_a, "scale"_a)
       .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),

@@ -1,6 +1,7 @@
 // One backward call's view of a layer.
 #pragma once
 #include <algorithm>
+#include <vector>
 
 #include "backward.h"
 
@@ -11,6 +12,8 @@ struct Rows {
   char* data;
   int k;
 };
+
+struct BackLora;
 
 struct Back {
   const Weights& w;
@@ -26,6 +29,7 @@ struct Back {
   float* dot;        // [pair][slice of 64 of the intermediate dimension]
   char* scratch;
   size_t scratch_bytes;
+  const BackLora* lora;  // or null
 
   size_t row_bytes(const Rows& r) const { return size_t(r.k) * (bf16 ? 2 : 4); }
   int k_of_tile() const { return bf16 ? 32 : 16; }

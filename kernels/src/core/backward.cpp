@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "back_lora.h"
 #include "back_product.h"
 #include "pool.h"
 
@@ -34,17 +35,22 @@ void pack_block(const Back& s, int block, int thread) {
 }
 
 // The slice's gradients of gate and up, and its part of those of the routing weights.
-void combine_slice(const Back& s, int block, int column, const float* gate_up, const float* dh) {
+void combine_slice(const Back& s, int block, int column, float* gate_up, float* dh) {
   const Block& b = s.routing.blocks[size_t(block)];
   const int slices = s.l.intermediate / kSlice;
   float dgate[kSlice], dup[kSlice];
   for (int row = 0; row < b.rows; ++row) {
     const size_t pair = size_t(b.first + row);
+    if (s.lora) lora_slice(s, block, row, column, gate_up + row * 2 * kSlice, dh + row * kSlice);
+    const size_t at = pair * size_t(s.l.intermediate) + size_t(column);
     const GluBackArgs g = {gate_up + row * 2 * kSlice, dh + row * kSlice, kSlice / 16, s.call.act,
-                           s.routing.weight[pair], dgate, dup, nullptr};
+                           s.routing.weight[pair], dgate, dup, s.lora ? s.lora->h + at : nullptr};
     s.dot[pair * size_t(slices) + size_t(column / kSlice)] = s.kernels.glu_back(&g);
     put(s, s.d, block, row, dgate, kSlice, column);
     put(s, s.d, block, row, dup, kSlice, s.l.intermediate + column);
+    if (!s.lora) continue;
+    std::copy_n(dgate, kSlice, s.lora->dgate + at);
+    std::copy_n(dup, kSlice, s.lora->dup + at);
   }
 }
 
@@ -70,9 +76,11 @@ void through_up(const Back& s, const Touched& e, int column, int first, int bloc
   });
   for (int i = 0; i < blocks; ++i) {
     const Block& b = s.routing.blocks[size_t(first + i)];
-    for (int row = 0; row < b.rows; ++row)
-      std::copy_n(t.narrow + size_t(i * 16 + row) * kSlice, kSlice,
-                  s.dx + size_t(b.first + row) * s.l.hidden + column);
+    for (int row = 0; row < b.rows; ++row) {
+      float* dx = s.dx + size_t(b.first + row) * s.l.hidden + column;
+      std::copy_n(t.narrow + size_t(i * 16 + row) * kSlice, kSlice, dx);
+      if (s.lora) lora_add_dx(s, first + i, row, column, dx);
+    }
   }
 }
 
@@ -102,11 +110,15 @@ void sum_token(const Back& s, int token) {
   s.kernels.sum_rows(&a);
 }
 
-enum Step { kPack, kGlu, kUp, kSum, kSteps };
+enum Step { kCopy, kPack, kLow, kGlu, kInner, kUp, kGrads, kSum, kSteps };
 
 void run_unit(void* context, int phase, int unit, int thread) {
   const Back& s = *static_cast<const Back*>(context);
   switch (phase) {
+    case kCopy: return lora_copy(s, unit);
+    case kLow: return lora_low(s, unit);
+    case kInner: return lora_inner(s, unit);
+    case kGrads: return lora_grad(s, unit, thread);
     case kPack: return pack_block(s, unit, thread);
     case kGlu: return run_slice(s, unit, s.l.intermediate / kSlice, thread, through_glu);
     case kUp: return run_slice(s, unit, s.l.hidden / kSlice, thread, through_up);
@@ -116,6 +128,7 @@ void run_unit(void* context, int phase, int unit, int thread) {
 
 struct BackBuffers {
   Scratch x, dout, d, dx, dot, threads;
+  LoraBuffers lora;
   Routing routing;
 };
 
@@ -138,8 +151,11 @@ void run(Back& s, BackBuffers& b) {
   s.scratch_bytes = back_scratch_size(s.l);
   s.scratch = b.threads.need(s.scratch_bytes * size_t(pool().threads()));
   const int slices = s.l.intermediate / kSlice, columns = s.l.hidden / kSlice;
+  const int low = s.lora ? int(blocks) : 0;
   pool().run({run_unit, &s, kSteps,
-              {int(blocks), int(touched) * slices, int(touched) * columns, s.tokens}, nullptr});
+              {lora_copies(s), int(blocks), low, int(touched) * slices, low, int(touched) * columns,
+               lora_grads(s), s.tokens},
+              nullptr});
 }
 
 }  // namespace
@@ -151,7 +167,13 @@ void backward(const Weights& w, const BackCall& call, const Kernels& kernels) {
     route(call.ids, call.weights, call.mask, first, n, call.top_k, w.layout().shape.experts, b.routing);
     const bool tiles = use_tiles(kernels, b.routing.token.size(), b.routing.touched.size());
     Back s = {w, w.layout(), call, kernels, b.routing, first, n, tiles, kernels.bf16_acts,
-              {}, {}, {}, nullptr, nullptr, nullptr, 0};
+              {}, {}, {}, nullptr, nullptr, nullptr, 0, nullptr};
+    if (!call.lora) {
+      run(s, b);
+      continue;
+    }
+    const BackLora lora = make_lora(s, *call.lora, b.lora, pool().threads());
+    s.lora = &lora;
     run(s, b);
   }
 }

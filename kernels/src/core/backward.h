@@ -7,6 +7,15 @@
 
 namespace kt {
 
+// Low-rank updates of gate, up and down: A [experts, rank, in], B [experts, out, rank]; the gradients,
+// of the same shapes, are added to what da and db hold.
+struct Lora {
+  int rank;
+  float scale;
+  const float *a[3], *b[3];
+  float *da[3], *db[3];
+};
+
 struct BackCall {
   const char* x;         // [tokens, hidden]
   const char* dout;
@@ -18,6 +27,7 @@ struct BackCall {
   const uint8_t* mask;   // [experts] or null
   int tokens, top_k;
   Act act;
+  const Lora* lora;      // or null
 };
 
 // Uses the pool and the process's work buffers: hold a PoolLock. Throws std::invalid_argument.

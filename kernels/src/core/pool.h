@@ -9,7 +9,7 @@
 namespace kt {
 
 constexpr int kMaxThreads = 256;
-constexpr int kMaxPhases = 6;
+constexpr int kMaxPhases = 8;
 
 struct Job {
   void (*run)(void* context, int phase, int unit, int thread) = nullptr;

@@ -160,7 +160,8 @@ struct Kernels {
   void (*turn[3])(const TurnArgs*);   // by Product: bf16, int8, int4
   void (*widen[3])(const TurnArgs*);
   float (*glu_back)(const GluBackArgs*);
-  void (*axpy)(float* out, const float* x, float w, int n);
+  void (*axpy)(float* out, const float* x, float w, int n);  // n a multiple of 16
+  float (*dot)(const float* x, const float* y, int n);
   bool (*pack_bf16)(const PackArgs*);  // the packers return false for a value that is not finite
   bool (*pack_i8)(const PackArgs*);
   bool (*pack_i4)(const PackArgs*);

@@ -28,6 +28,13 @@ KT_INLINE Vf activate(Vf x, Act act) {
   return vf_mul(x, vf_sigmoid(vf_mul(cubic, vf_set1(1.5957691216f))));
 }
 
+float vf_hsum(Vf x) {
+  float lanes[16], total = 0;
+  vf_store(lanes, x);
+  for (float lane : lanes) total += lane;
+  return total;
+}
+
 // c holds [gate 16][up 16] pairs; h = act(gate) * up.
 void glu(const float* c, int pairs, Act act, float* h) {
   for (int i = 0; i < pairs; ++i, c += 32)
@@ -37,6 +44,17 @@ void glu(const float* c, int pairs, Act act, float* h) {
 void axpy(float* out, const float* x, float w, int n) {
   const Vf s = vf_set1(w);
   for (int i = 0; i < n; i += 16) vf_store(out + i, vf_fma(vf_load(x + i), s, vf_load(out + i)));
+}
+
+float dot(const float* x, const float* y, int n) {
+  Vf sum = vf_zero(), more = vf_zero();
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    sum = vf_fma(vf_load(x + i), vf_load(y + i), sum);
+    more = vf_fma(vf_load(x + i + 16), vf_load(y + i + 16), more);
+  }
+  for (; i < n; i += 16) sum = vf_fma(vf_load(x + i), vf_load(y + i), sum);
+  return vf_hsum(vf_add(sum, more));
 }
 
 float scalar_load(const void* src, Dtype t, int i) {

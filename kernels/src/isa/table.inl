@@ -30,6 +30,7 @@ constexpr Kernels vector_table(const char* name) {
   t.widen[2] = widen<lines_i4>;
   t.glu_back = glu_back;
   t.axpy = axpy;
+  t.dot = dot;
   t.pack_bf16 = pack_bf16;
   t.pack_i8 = pack_i8;
   t.pack_i4 = pack_i4;

@@ -79,10 +79,7 @@ float glu_back(const GluBackArgs* g) {
     vf_store(g->dup + i * 16, vf_mul(weighted, value));
     if (g->h) vf_store(g->h + i * 16, h);
   }
-  float lanes[16], total = 0;
-  vf_store(lanes, sum);
-  for (float lane : lanes) total += lane;
-  return total;
+  return vf_hsum(sum);
 }
 
 }  // namespace

@@ -1,0 +1,39 @@
+// The low-rank part of the backward pass: scale · B · A beside each of gate, up and down.
+#pragma once
+#include "back_state.h"
+#include "memory.h"
+
+namespace kt {
+
+struct LoraBuffers {
+  Scratch a[3], b[3], x, dout, low, h, dgate, dup, threads;
+};
+
+// One call's low-rank matrices and what is kept between its phases. Rows are padded with zeros to the
+// layer's padded sizes, B stands turned: [touched expert][rank][padded].
+struct BackLora {
+  const Lora& call;
+  float *a[3], *b[3];
+  float *x, *dout;           // [token][hidden]
+  float* low;                // [pair][kLows][rank]
+  float *h, *dgate, *dup;    // [pair][intermediate]
+  float* scratch;            // [thread][widest row]
+  int rank, widest;
+  std::vector<int> touched_of;  // of each block
+};
+
+enum Low { kGateLow, kUpLow, kDoutLow, kGateInner, kUpInner, kHLow, kLows };
+
+BackLora make_lora(const Back& s, const Lora& call, LoraBuffers& buffers, int threads);
+
+// In the order of the phases. Units: lora_copies, blocks, (within a slice), blocks, (within), lora_grads.
+int lora_copies(const Back& s);
+void lora_copy(const Back& s, int unit);
+void lora_low(const Back& s, int block);
+void lora_slice(const Back& s, int block, int row, int column, float* gate_up, float* dh);
+void lora_inner(const Back& s, int block);
+void lora_add_dx(const Back& s, int block, int row, int column, float* dx);
+int lora_grads(const Back& s);
+void lora_grad(const Back& s, int unit, int thread);
+
+}  // namespace kt
