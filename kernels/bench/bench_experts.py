@@ -15,6 +15,7 @@ from pathlib import Path
 
 import kt_moe
 import numpy as np
+from neighbour import busy_neighbour
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def routings(layer: kt_moe.Experts, tokens: int, n: int) -> Iterator[tuple[np.nd
 @dataclass(frozen=True)
 class Timing:
     ms: float
+    p10_ms: float
     bytes: float
     ops: float
     phases: list[float]  # of the call, together 1
@@ -105,7 +107,8 @@ def time_calls(layers: list[kt_moe.Experts], tokens: int, seconds: float) -> Tim
     ops = 6.0 * tokens * layers[0].top_k * layers[0].hidden * layers[0].intermediate
     phases = np.array(kt_moe.limits.phases(layers[0], x, *cases[0], out))
     shares = phases / max(phases.sum(), 1e-12)
-    return Timing(float(np.median(times[1:])) * 1e3, touched * one, ops, shares.tolist())
+    ms, p10 = (float(np.percentile(times[1:], q)) * 1e3 for q in (50, 10))
+    return Timing(ms, p10, touched * one, ops, shares.tolist())
 
 
 def limits(threads: list[int]) -> tuple[dict[int, float], dict[tuple[str, int], float]]:
@@ -151,6 +154,22 @@ def report(args: argparse.Namespace) -> None:
         del layers
 
 
+def report_neighbour(args: argparse.Namespace) -> None:
+    """All cores and all but one, alone and beside a process that keeps one core busy."""
+    cores = kt_moe.cpu_info()["cores"]
+    print("shape fmt   T     thr  alone ms  p10 ms   beside ms  p10 ms")
+    for name, fmt in product(args.shapes.split(","), args.formats.split(",")):
+        layers = make_layers(SHAPES[name], fmt, min(args.memory * 1e9, 0.7 * free_bytes()))
+        for tokens, n in product(numbers(args.tokens), sorted({max(1, cores - 1), cores})):
+            kt_moe.set_threads(n)
+            row = f"{name}/{layers[0].num_experts:<4}{fmt:5} {tokens:<5} {n:<4}"
+            for active in (False, True):
+                with busy_neighbour(active):
+                    timing = time_calls(layers, tokens, args.seconds)
+                row += f" {timing.ms:9.3f} {timing.p10_ms:8.3f}  "
+            print(row, flush=True)
+
+
 def numbers(text: str) -> list[int]:
     return [int(n) for n in text.split(",") if n]
 
@@ -170,10 +189,13 @@ def main() -> None:
         help="depth,panels,blocks of the tile products; several in turn",
     )
     parser.add_argument("--tile-from", type=int, default=0, help="tokens per expert to use tiles")
+    parser.add_argument(
+        "--neighbour", action="store_true", help="all cores and one less, beside a busy process"
+    )
     args = parser.parse_args()
     kt_moe.use_isa(args.isa)
     kt_moe.limits.set_tile_from(args.tile_from)
-    report(args)
+    report_neighbour(args) if args.neighbour else report(args)
 
 
 if __name__ == "__main__":
