@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kt_cli.commands import profiles
 from kt_cli.commands.cli import Context
+from kt_cli.commands.models import find_model
 from kt_cli.commands.planned import facts_for, hints_for, with_settings
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
@@ -39,9 +40,7 @@ def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunO
 
 
 def _planner(options: RunOptions, ctx: Context, machine: Machine) -> Planner:
-    from kt_cli import catalog
-
-    model = catalog.find(options.model or "", ctx.home)
+    model = find_model(options.model or "", ctx)
     hints, facts = hints_for(options.model or "", model), facts_for(machine, ctx.home)
 
     def plan(wanted: RunOptions) -> Plan:

@@ -10,6 +10,7 @@ import typer
 
 from kt_cli.commands.cli import Context, NoOptions, need, takes
 from kt_cli.commands.model_pull import pull, search, verify
+from kt_cli.commands.models import find_model
 from kt_cli.core.model import Model
 from kt_cli.errors import UsageError
 from kt_cli.hub import store as stores
@@ -81,9 +82,7 @@ def _table(entries: tuple[Entry, ...]) -> RenderableType:
 @takes(NameOptions)
 def show(options: NameOptions, ctx: Context) -> None:
     """Show what a model holds: layers, experts, attention, bytes by class."""
-    from kt_cli import catalog
-
-    model = catalog.find(need(ctx, "name", options.name, "Which model?"), ctx.home)
+    model = find_model(need(ctx, "name", options.name, "Which model?"), ctx)
     ctx.out.result("model.show", model, *_description(model))
 
 

@@ -13,6 +13,7 @@ from kt_cli.commands.cli import Context, takes
 from kt_cli.commands.launching import engine_command
 from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
 from kt_cli.commands.machines import MachineOptions, machine_for
+from kt_cli.commands.models import find_model
 from kt_cli.commands.planned import Planned, plan_for
 from kt_cli.commands.wanted import wanted
 from kt_cli.core.drift import plan_to_json
@@ -51,12 +52,10 @@ class PlanOptions(RunOptions, MachineOptions, LlamaFlags):
 @takes(PlanOptions)
 def cli(options: PlanOptions, ctx: Context) -> None:
     """Show memory, speed, reasons and the exact command for a model, without loading it."""
-    from kt_cli import catalog
-
     refuse_llama(options)
     machine = machine_for(options, ctx.home)
     asked = wanted(options.run(), ctx, machine, profile=options.profile)
-    model = catalog.find(asked.options.model or "", ctx.home)
+    model = find_model(asked.options.model or "", ctx)
     planned = plan_for(asked.options, ctx, machine, model, asked.said)
     if options.check:
         from kt_cli.commands.check import check

@@ -19,6 +19,7 @@ from kt_cli.commands.launching import (
     with_engine,
 )
 from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
+from kt_cli.commands.models import find_model
 from kt_cli.commands.plan import as_json
 from kt_cli.commands.planned import Planned, plan_for, with_settings
 from kt_cli.commands.wanted import Wanted, from_file, replayed, wanted
@@ -124,12 +125,10 @@ def _api_key(options: RunOptions, host: str) -> str | None:
 
 
 def _plan(asked: Wanted, ctx: Context) -> Planned:
-    from kt_cli import catalog
-
     machine = with_engine(this_machine(ctx.home), asked.options, ctx)
     if asked.plan:
         return replayed(asked, asked.plan, ctx, machine)
-    model = catalog.find(asked.options.model or "", ctx.home)
+    model = find_model(asked.options.model or "", ctx)
     return plan_for(asked.options, ctx, machine, model, asked.said)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kt_cli.commands.cli import Context
+from kt_cli.commands.models import find_model
 from kt_cli.commands.planned import Planned, facts_for, joined
 from kt_cli.core.drift import check_drift
 from kt_cli.core.machine import Machine
@@ -75,11 +76,10 @@ def from_file(file: str, options: RunOptions) -> Wanted:
 
 def replayed(asked: Wanted, plan: Plan, ctx: Context, machine: Machine) -> Planned:
     """Raises UsageError that names all that is no longer as the plan has it."""
-    from kt_cli import catalog
     from kt_cli.core.what_if import completed
     from kt_cli.engines.facts import read_gpus
 
-    model = catalog.find(asked.options.model or "", ctx.home)
+    model = find_model(asked.options.model or "", ctx)
     drift = check_drift(plan, completed(machine, read_gpus()), model, asked.options)
     if drift:
         fix = f"plan anew: `kt plan {asked.options.model} --out FILE`"
