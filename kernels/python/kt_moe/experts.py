@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kt_moe import packfile
 from kt_moe._native import core
+from kt_moe.host_call import HostCall
 
 Array: TypeAlias = Any  # a numpy array or a torch CPU tensor
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -230,6 +231,12 @@ class Experts:
         ticket = self._packed.submit(x, ids, weights, mask, out)
         self._pending.append((ticket, (x, ids, weights, mask, out)))
         return out
+
+    def host_call(
+        self, x: Array, ids: Array, weights: Array, *, out: Array, mask: Array | None = None
+    ) -> HostCall:
+        """`forward` on these arrays as a pair of C functions, for CUDA host callbacks."""
+        return HostCall(self._packed, (x, ids, weights, mask, out))
 
     def sync(self) -> None:
         """Wait for everything submitted; raises what the first failing call raised."""

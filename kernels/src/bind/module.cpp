@@ -2,6 +2,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
@@ -13,6 +14,7 @@
 #include "../core/cut.h"
 #include "../core/errors.h"
 #include "../core/forward.h"
+#include "../core/host_call.h"
 #include "../core/limits.h"
 #include "../core/pool.h"
 #include "../core/submit.h"
@@ -114,6 +116,12 @@ class Experts {
       PoolLock lock;
       kt::forward(*w, call, *k);
     });
+  }
+
+  // The caller keeps the arrays and this object alive as long as the call.
+  std::unique_ptr<HostCall> host_call(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+                                      const std::optional<ConstArray>& mask, const Array& out) const {
+    return std::make_unique<HostCall>(*weights_, checked(x, ids, weights, mask, out), kernels());
   }
 
   void copy_expert(int e) {
@@ -237,6 +245,11 @@ NB_MODULE(_core, m) {
   kt::bind_cpu(m);
   kt::bind_limits(m);
   m.def("wait", &kt::wait_for, nb::call_guard<nb::gil_scoped_release>());
+  nb::class_<kt::HostCall>(m, "HostCall")
+      .def("context", [](kt::HostCall& c) { return uintptr_t(&c); })
+      .def("take_error", &kt::HostCall::take_error)
+      .def_static("submit", [] { return uintptr_t(&kt::HostCall::submit); })
+      .def_static("sync", [] { return uintptr_t(&kt::HostCall::sync); });
   nb::class_<Experts>(m, "Experts")
       .def(nb::init<int, int, int, const std::string&, int, int, bool>())
       .def(nb::init<const std::string&, size_t, size_t, int, int, int, const std::string&, int, int,
@@ -251,6 +264,8 @@ NB_MODULE(_core, m) {
       .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("host_call", &Experts::host_call, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
            "down"_a.noconvert())

@@ -1,0 +1,34 @@
+"""A forward bound to its arrays, started and awaited through C functions.
+
+For `cudaLaunchHostFunc` (or any caller of a C function with one pointer): launch `submit` once the
+inputs have arrived on the CPU, `sync` before the result is copied back. Keep the object as long as
+a captured graph may run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from kt_moe._native import core
+
+
+class HostFunction(NamedTuple):
+    """Addresses of a `void (*)(void*)` and of its argument."""
+
+    function: int
+    context: int
+
+
+class HostCall:
+    def __init__(self, packed: Any, arrays: tuple[Any, ...]) -> None:
+        """arrays: x, ids, weights, mask or None, out, as `Experts.forward` takes them."""
+        self._call = packed.host_call(*arrays)
+        self._alive = (packed, arrays)  # read and written whenever the functions run
+        context = int(self._call.context())
+        self.submit = HostFunction(int(core().HostCall.submit()), context)
+        self.sync = HostFunction(int(core().HostCall.sync()), context)
+
+    def check(self) -> None:
+        """Raise ValueError if a call failed since the last check."""
+        if error := self._call.take_error():
+            raise ValueError(error)

@@ -1,0 +1,33 @@
+// A call bound to its arrays, to be started and awaited through C functions of one pointer.
+#pragma once
+#include <atomic>
+#include <mutex>
+#include <string>
+
+#include "forward.h"
+
+namespace kt {
+
+class HostCall {
+ public:
+  HostCall(const Weights& w, const Call& call, const Kernels& kernels);
+  ~HostCall();  // waits for what was started
+
+  // For cudaLaunchHostFunc and its like: no exception leaves them, no lock of Python's is taken.
+  static void submit(void* host_call);
+  static void sync(void* host_call);
+
+  std::string take_error();  // of the first call that failed since, or empty
+
+ private:
+  void run();
+
+  const Weights& weights_;
+  const Call call_;
+  const Kernels& kernels_;
+  std::atomic<uint64_t> ticket_{0};
+  std::mutex lock_;
+  std::string error_;
+};
+
+}  // namespace kt
