@@ -7,4 +7,4 @@ python=${PYTHON:-python3}
 cmake -S "$root/kernels" -B "$root/build/bench" -G Ninja -DPython_EXECUTABLE="$(command -v "$python")" >/dev/null
 cmake --build "$root/build/bench" >/dev/null
 "$python" "$root/scripts/check_isa_symbols.py" --build-dir "$root/build/bench"
-PYTHONPATH="$root/kernels/python" exec "$python" "$root/kernels/bench/bench_experts.py" "$@"
+PYTHONPATH="$root/kernels/python${PYTHONPATH:+:$PYTHONPATH}" exec "$python" "$root/kernels/bench/bench_experts.py" "$@"
