@@ -14,7 +14,9 @@ from kt_cli.commands.planned import HERE, Planned, with_settings
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
+from kt_cli.core.what_if import completed
 from kt_cli.engines import embedded, sglang
+from kt_cli.engines.facts import read_gpus
 from kt_cli.errors import KtError, UsageError
 from kt_cli.options import RunOptions
 
@@ -24,10 +26,11 @@ ANY_PYTHON = "python"
 """In commands for another machine, or for an engine that is not installed here."""
 
 
-def this_machine(home: Path) -> Machine:
+def this_machine(home: Path, *, deep: bool = False) -> Machine:
+    """As plans see it; `deep` really loads the engines, which takes seconds the first time."""
     from kt_cli import probe
 
-    return sglang.judged(probe.machine(home=home))
+    return completed(sglang.judged(probe.machine(home=home, deep=deep)), read_gpus())
 
 
 def with_engine(machine: Machine, options: RunOptions, ctx: Context) -> Machine:
@@ -38,19 +41,19 @@ def with_engine(machine: Machine, options: RunOptions, ctx: Context) -> Machine:
     asked = with_settings(options, ctx.settings)[0].engine
     unsure = any(e.name == sglang.NAME and UNCHECKED in e.details for e in machine.engines)
     if unsure and machine.gpus and asked != "embedded":
-        from kt_cli import probe
-
         ctx.out.note("checking that SGLang loads")
-        machine = sglang.judged(probe.machine(home=ctx.home, deep=True))
+        machine = this_machine(ctx.home, deep=True)
     if asked == sglang.NAME:
         sglang.installed(machine)
     return machine
 
 
-def launch(planned: Planned, extra: Sequence[str] = (), *, with_key: bool = False) -> LaunchSpec:
+def launch(
+    planned: Planned, home: Path, extra: Sequence[str] = (), *, with_key: bool = False
+) -> LaunchSpec:
     """What `kt run` starts. Raises EnvironmentBroken without the engine, UsageError for flags that
     it does not know, and KtError where the experts' weights must be converted first."""
-    plan, machine, options = planned.plan, planned.machine, planned.options
+    plan, machine, options = _placed(planned, home), planned.machine, planned.options
     if plan.engine != sglang.NAME:
         refuse_extra(extra)
         embedded.refuse_foreign(options)
@@ -67,9 +70,7 @@ def launch(planned: Planned, extra: Sequence[str] = (), *, with_key: bool = Fals
 
 def engine_command(planned: Planned, home: Path) -> str:
     """The engine's command as a line for a shell, also where the engine or the model is not."""
-    plan = planned.plan
-    if not plan.path:
-        plan = replace(plan, path=str(home / "models" / _folder_name(planned)))
+    plan = _placed(planned, home)
     if plan.engine == sglang.NAME:
         spec = sglang.lower(plan, planned.options, _python_of_sglang(planned), planned.machine)
     else:
@@ -83,9 +84,11 @@ def shell_line(spec: LaunchSpec) -> str:
     return " ".join([*settings, shlex.join(spec.argv)])
 
 
-def _folder_name(planned: Planned) -> str:
-    """Where `kt model pull` puts it."""
-    return planned.model.repo.rpartition("/")[2] or planned.plan.model
+def _placed(planned: Planned, home: Path) -> Plan:
+    """With the folder that `kt model pull` fills, where the model is not here yet."""
+    plan = planned.plan
+    name = planned.model.repo.rpartition("/")[2] or plan.model
+    return plan if plan.path else replace(plan, path=str(home / "models" / name))
 
 
 def _python_of_sglang(planned: Planned) -> str:

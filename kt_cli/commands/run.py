@@ -74,7 +74,7 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
     key = None if options.dry_run else _before(wanted, ctx, name)
     planned = _plan(asked, ctx)
     _show(planned, ctx, options)
-    spec = launch(planned, ctx.extra, with_key=key is not None)
+    spec = launch(planned, ctx.home, ctx.extra, with_key=key is not None)
     if options.dry_run:
         _show_command(spec, planned, ctx)
     else:

@@ -76,11 +76,8 @@ def from_file(file: str, options: RunOptions) -> Wanted:
 
 def replayed(asked: Wanted, plan: Plan, ctx: Context, machine: Machine) -> Planned:
     """Raises UsageError that names all that is no longer as the plan has it."""
-    from kt_cli.core.what_if import completed
-    from kt_cli.engines.facts import read_gpus
-
     model = find_model(asked.options.model or "", ctx)
-    drift = check_drift(plan, completed(machine, read_gpus()), model, asked.options)
+    drift = check_drift(plan, machine, model, asked.options)
     if drift:
         fix = f"plan anew: `kt plan {asked.options.model} --out FILE`"
         raise UsageError("the plan does not hold any more", "; ".join(drift), fix)

@@ -116,6 +116,11 @@ def test_the_embedded_engine_takes_no_foreign_flags(
     assert (code, words in err) == (2, True), err
 
 
+def test_plan_answers_them_too(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["plan", "demo", "-ngl", "99"]) == 2
+    assert "flag of llama.cpp" in capsys.readouterr().err
+
+
 def test_flags_before_the_model_are_not_taken_for_it(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
