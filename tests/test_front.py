@@ -62,3 +62,19 @@ def test_a_typo_names_the_nearest_command(capsys) -> None:
 def test_completion_scripts_name_the_hook(shell: str, capsys) -> None:
     assert run(["completion", shell]) == 0
     assert "_KT_COMPLETE" in capsys.readouterr().out
+
+
+def test_version_is_kept_until_something_changes(tmp_path, capsys, monkeypatch) -> None:
+    assert run(["version", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    cache = tmp_path / "cache" / "version.json"
+    kept = json.loads(cache.read_text())
+    kept["data"]["cuda"] = "99.9"
+    cache.write_text(json.dumps(kept))
+    run(["version", "--json"])
+    assert json.loads(capsys.readouterr().out)["cuda"] == "99.9"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    run(["version", "--json"])
+    assert json.loads(capsys.readouterr().out)["cuda"] == first["cuda"]
+    cache.write_text("{")
+    assert run(["version"]) == 0
