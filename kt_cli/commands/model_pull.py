@@ -16,7 +16,7 @@ from kt_cli.hub.fetch import verify as verify_files
 from kt_cli.hub.listing import Hub
 from kt_cli.hub.pulls import Pull, Wanted, prepare
 from kt_cli.hub.store import Store
-from kt_cli.options import HubOptions, opt
+from kt_cli.options import HubOptions, RunOptions, opt
 from kt_cli.ui import human_bytes, table
 from kt_cli.ui.progress import progress
 
@@ -66,6 +66,7 @@ def pull(options: PullOptions, ctx: Context) -> None:
     hub: Hub = options.hub or ctx.settings.get("hub.name").value  # type: ignore[assignment]
     found = prepare(client(hub), _store(ctx), _wanted(options, name, hub))
     _announce(ctx, found)
+    _forecast(ctx, found.listing.repo)
     if options.dry_run:
         ctx.out.result("model.pull", _data(found, 0.0), _file_table(found))
         return
@@ -124,6 +125,26 @@ def _announce(ctx: Context, found: Pull) -> None:
     if found.have:
         left = human_bytes(found.to_fetch)
         ctx.out.note(f"{human_bytes(found.have)} are here already, {left} to fetch")
+
+
+def _forecast(ctx: Context, repo: str) -> None:
+    """Says before the download whether the model would run here; never a reason to stop it."""
+    from kt_cli import probe
+    from kt_cli.commands.models import find_model
+    from kt_cli.commands.planned import plan_for
+
+    try:
+        model = find_model(repo, ctx)
+        options = RunOptions(model=repo)
+        plan = plan_for(options, ctx, probe.machine(home=ctx.home), model).plan
+    except KtError as error:
+        ctx.out.note(f"whether it fits is not known: {error.what}")
+        return
+    if plan.fits:
+        ctx.out.note(f"it runs here: `kt plan {repo}` says how")
+    for problem in plan.problems:
+        if problem.severity == "error":
+            ctx.out.warn(f"{problem.what}; `kt plan {repo}` names ways out")
 
 
 def _run(ctx: Context, found: Pull) -> float:

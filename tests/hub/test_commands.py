@@ -109,3 +109,14 @@ def test_edit_renames_and_repoints(hub, capsys, tmp_path: Path) -> None:
     assert kt(capsys, "model", "edit", "m", "--rename", "n")["name"] == "n"
     assert kt(capsys, "model", "path", "n")["path"].endswith("m.gguf")
     kt(capsys, "model", "edit", "n", code=2)
+
+
+def test_a_model_that_cannot_be_read_beforehand_is_pulled_all_the_same(hub, capsys) -> None:
+    assert run(["model", "pull", "acme/model"]) == 0
+    assert "whether it fits is not known" in capsys.readouterr().err
+
+
+def test_a_known_model_that_is_too_big_is_told_before_the_download(hub, capsys) -> None:
+    hub.repo = "deepseek-ai/DeepSeek-V3-0324"
+    assert run(["model", "pull", hub.repo, "--dry-run"]) == 0
+    assert "names ways out" in capsys.readouterr().err
