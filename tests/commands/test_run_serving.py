@@ -26,7 +26,14 @@ def spawn(bench: Bench, *flags: str, own: tuple[str, ...] = ()) -> pexpect.spawn
     env = {**os.environ, "KT_HOME": str(bench.home), "PYTHONPATH": path, "TERM": "xterm"}
     env.pop("CI", None)
     args = [DRIVER, spec, *own]
-    return pexpect.spawn(sys.executable, args, env=env, timeout=20, encoding="utf-8")
+    return pexpect.spawn(
+        sys.executable, args, env=env, timeout=20, encoding="utf-8", preexec_fn=_hear_hang_ups
+    )
+
+
+def _hear_hang_ups() -> None:
+    """The tests themselves may run under nohup, which a child would inherit."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def finish(child: pexpect.spawn) -> int:

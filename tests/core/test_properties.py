@@ -81,6 +81,10 @@ def test_a_fixed_flag_stays_fixed(
             assert made.decision(decided).value == value, name
 
 
+QUALITY_OF_USE = 4
+"""How many of the first qualities a user meets whatever the number of GPUs."""
+
+
 def quality(made: Plan) -> tuple[Any, ...]:
     """What a better plan has more of, most important first; plans that do not fit are equal."""
     if not made.fits:
@@ -105,7 +109,10 @@ def test_more_memory_never_gives_a_worse_plan(
 ) -> None:
     small = plan(model, hardware(ram, vram, gpus, 2, isa))
     large = plan(model, hardware(ram + more_ram, vram + more_vram, gpus, 2, isa))
-    assert quality(large) >= quality(small)
+    # Bigger GPUs may hold the model in fewer of them; what is left for the cache compares no more.
+    alike = small.value("tp") == large.value("tp")
+    first = len(quality(small)) if alike else QUALITY_OF_USE
+    assert quality(large)[:first] >= quality(small)[:first]
 
 
 @QUICK
