@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from kt_cli.core.embedded_problems import SGLANG_ONLY
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.plan import Plan
@@ -12,17 +13,6 @@ from kt_cli.options import RunOptions, given, specs
 
 KEY_VARIABLE = "KT_API_KEY"
 NEEDS = ("torch", "transformers")
-_SGLANG_ONLY = (
-    "numa_nodes",
-    "gpu_experts",
-    "tp",
-    "mem_fraction",
-    "chunked_prefill_size",
-    "gpu_prefill_threshold",
-    "deferred_experts",
-    "attention_backend",
-    "weights_path",
-)
 _FLAGS: Mapping[str, str] = {
     "context": "--context",
     "max_running_requests": "--max-batch",
@@ -94,7 +84,7 @@ def lower(plan: Plan, options: RunOptions, python: str, *, with_key: bool = Fals
 def refuse_foreign(options: RunOptions) -> None:
     """Raises UsageError that names what was asked for and only SGLang can do."""
     asked = given(options)
-    foreign = [name for name in _SGLANG_ONLY if name in asked]
+    foreign = [name for name in SGLANG_ONLY if name in asked]
     if foreign:
         known = specs(RunOptions)
         flags = ", ".join(f"`{known[name].flags[0]}`" for name in foreign)

@@ -90,7 +90,7 @@ def test_what_only_sglang_can_do_is_refused_by_name(options: RunOptions, named: 
 
 def test_every_refused_field_exists() -> None:
     known = set(specs(RunOptions))
-    assert set(embedded._SGLANG_ONLY) <= known
+    assert set(embedded.SGLANG_ONLY) <= known
     embedded.refuse_foreign(RunOptions(model="demo", ctx_size=5, engine="embedded"))
 
 
