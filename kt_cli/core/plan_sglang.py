@@ -2,121 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from kt_cli.core.facts import Method
-from kt_cli.core.methods import (
-    cpu_expert_bytes,
-    even_threads,
-    nvidia,
-    pools,
-    usable,
-)
+from kt_cli.core.methods import nvidia
 from kt_cli.core.plan import Decision, Plan
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_values
+from kt_cli.core.sglang_draft import method_why
 from kt_cli.core.sglang_ledger import pools_of
 from kt_cli.core.sglang_problems import problems_of
-from kt_cli.core.sglang_solve import all_on_gpu, fraction, solve, target_context
+from kt_cli.core.sglang_search import best
+from kt_cli.core.sglang_solve import fraction, target_context
 from kt_cli.core.sglang_speed import sglang_speed
 from kt_cli.core.units import gb
 
 
 def plan_sglang(case: SglangCase) -> Plan:
-    method, method_why = _method(case)
-    draft = _draft(case, method)
-    choice = solve(case, draft) if nvidia(case.machine) else draft
+    choice = best(case)
     return Plan(
         model=case.model.name,
         path=case.model.path,
         machine=case.machine.name,
         engine="sglang",
         pools=pools_of(case, choice),
-        decisions=_decisions(case, choice, method_why),
+        decisions=_decisions(case, choice),
         problems=problems_of(case, choice),
         speed=sglang_speed(case, choice),
     )
 
 
-# What comes before the solver
-
-
-def _draft(case: SglangCase, method: Method | None) -> SglangChoice:
-    wishes = case.wishes
-    splits = tp_values(case)
-    nodes = _nodes(case, method)
-    draft = SglangChoice(
-        tp=wishes.get("tp") or (splits[0] if splits else 1),
-        nodes=nodes,
-        method=method.name if method else wishes.get("kt_method") or "",
-        threads=wishes.get("cpu_threads") or _threads(case, nodes),
-        kv_dtype=wishes.get("kv_cache_dtype") or "bf16",
-        requests=wishes.get("max_running_requests") or case.facts.requests,
-    )
-    if wishes.fixed("tp"):
-        return draft
-    fewer = (replace(draft, tp=tp) for tp in sorted(splits))
-    return next((d for d in fewer if all_on_gpu(case, d)), draft)
-
-
-def _method(case: SglangCase) -> tuple[Method | None, str]:
-    """The checkpoint's own format where it fits the RAM, else one that needs less."""
-    if not case.model.experts:
-        return None, "this model has no experts"
-    asked = case.wishes.get("kt_method")
-    if asked:
-        return case.method(asked), ""
-    able = [m for m in usable(case.model, case.machine, case.facts) if m.automatic]
-    if not able:
-        return None, "no method of kt-kernel serves this checkpoint here"
-    stored = case.model.quantization.method
-    if not _in_ram(case, able[0]):
-        smaller = [m for m in able[1:] if _in_ram(case, m)]
-        if smaller:
-            need = gb(cpu_expert_bytes(able[0], case.model.experts))
-            return smaller[0], f"{able[0].name} would need {need} of RAM for the experts"
-    if stored in able[0].reads:
-        return able[0], f"the checkpoint's own format ({stored}), no conversion"
-    return able[0], f"the best of this CPU for {stored} checkpoints, after a conversion"
-
-
-def _in_ram(case: SglangCase, method: Method) -> bool:
-    experts = case.model.experts
-    room = case.machine.memory.usable - case.facts.host_margin - case.facts.host_base
-    return experts is not None and cpu_expert_bytes(method, experts) <= room
-
-
-def _nodes(case: SglangCase, method: Method | None) -> tuple[int, ...]:
-    asked = case.wishes.get("numa_nodes")
-    if asked:
-        return tuple(asked)
-    near = [g.node for g in nvidia(case.machine) if g.node is not None]
-    ids = sorted((n.id for n in case.machine.worker_nodes), key=lambda i: (i not in near, i))
-    experts = case.model.experts
-    if method and experts:
-        ids = list(pools(experts, method, ids))
-    return tuple(sorted(ids))
-
-
-def _threads(case: SglangCase, nodes: tuple[int, ...]) -> int:
-    """Physical cores of the nodes, less kt-kernel's spinning queue thread and, without
-    hyper-threads to run on, one for each GPU's scheduler process."""
-    cpu = case.machine.cpu
-    here = sum(1 for core in cpu.cores if core.node in nodes) or len(cpu.cores)
-    allowed = min(here, cpu.physical_cores)
-    smt = any(len(core.cpus) > 1 for core in cpu.cores)
-    taken = 1 + (0 if smt else len(nvidia(case.machine)))
-    return even_threads(max(1, allowed - taken), max(1, len(nodes)))
-
-
 # Decisions
 
 
-def _decisions(case: SglangCase, choice: SglangChoice, method_why: str) -> tuple[Decision, ...]:
+def _decisions(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     return (
         *_server(case),
         *_sizes(case, choice),
-        *_cpu(case, choice, method_why),
+        *_cpu(case, choice),
         *_gpu(case, choice),
         *_hinted(case, choice),
     )
@@ -146,17 +67,17 @@ def _sizes(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     )
 
 
-def _cpu(case: SglangCase, choice: SglangChoice, method_why: str) -> tuple[Decision, ...]:
-    settle = case.wishes.settle
+def _cpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
+    settle, why = case.wishes.settle, method_why(case, choice.method)
     if not choice.method:
-        reason = "every expert is on the GPU" if choice.experts else method_why
+        reason = "every expert is on the GPU" if choice.experts else why
         return (Decision("kt_method", None, reason),)
     threads = (
         f"{choice.threads // max(1, len(choice.nodes))} physical cores on each node; one is "
         "left to kt-kernel's queue thread, hyper-threads would slow it"
     )
     return (
-        settle("kt_method", "kt_method", choice.method, method_why),
+        settle("kt_method", "kt_method", choice.method, why),
         _weights(case, choice),
         settle("cpu_threads", "cpu_threads", choice.threads, threads),
         Decision("threadpool_count", len(choice.nodes), _pool_why(case, choice)),
@@ -212,7 +133,9 @@ def _tp_why(case: SglangCase, choice: SglangChoice) -> str:
         return "all GPUs" if have > 1 else "one GPU"
     if not choice.method:
         return f"of {have} GPUs; all experts fit, and fewer GPUs talk less"
-    return f"of {have} GPUs; heads, expert width and the model's limit allow no better split"
+    if choice.tp == max(tp_values(case), default=1):
+        return f"of {have} GPUs; heads, expert width and the model's limit allow no better split"
+    return f"of {have} GPUs; more make it no better, each takes {gb(case.facts.host_rank)} of RAM"
 
 
 def _experts_why(case: SglangCase, choice: SglangChoice) -> str:

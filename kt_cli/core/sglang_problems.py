@@ -12,7 +12,7 @@ from kt_cli.core.model import Experts
 from kt_cli.core.plan import Fix, Problem
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values, unsupported
 from kt_cli.core.sglang_ledger import gpu_pools, node_pools
-from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, solve
+from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, most_experts
 from kt_cli.core.units import gb, tokens
 
 EMBEDDED = Fix("the embedded engine on the CPU", "runs here", "--engine embedded")
@@ -185,8 +185,7 @@ def _gpu_ways(case: SglangCase, choice: SglangChoice) -> Iterator[WayOut]:
 def _gpu_changes(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, str, SglangChoice]]:
     yield from _contexts(case, choice)
     if choice.experts:
-        fewer = solve(case, replace(choice, experts=0))
-        count = min(choice.experts - 1, fewer.experts) if fewer.experts < choice.experts else 0
+        count = most_experts(case, choice).experts
         yield (
             f"{choice.experts} → {count} GPU experts",
             f"--gpu-experts {count}",

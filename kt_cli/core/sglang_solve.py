@@ -1,20 +1,24 @@
-"""Solves the sizes of an SGLang plan: context first, then a prefill slot, then GPU experts."""
+"""Solves the sizes of one split and method: context first, then a prefill slot, then the cache for
+other requests, then the chunk, and GPU experts of what is left."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
+from kt_cli.core.ledger import missing
 from kt_cli.core.plan import Pool
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice
-from kt_cli.core.sglang_ledger import gpu_pools, kv_of
+from kt_cli.core.sglang_ledger import gpu_pools, node_pools
 from kt_cli.core.units import round_down
 
 SHORTEST_CONTEXT = 4096
 SIDE = 8192
 """Tokens planned for each request beside the one of full length."""
+STEP = 64
+"""Tokens that sizes of the cache are multiples of."""
 STATIC = (
     "attention",
     "dense MLP",
@@ -55,21 +59,39 @@ def fixed(case: SglangCase) -> Fixed:
 
 
 def solve(case: SglangCase, draft: SglangChoice) -> SglangChoice:
-    """The best choice around what is fixed; it may not fit, the ledger says so."""
-    on_gpu = all_on_gpu(case, draft)
-    if on_gpu:
-        return on_gpu
+    """The best sizes around what is fixed; they may not fit, the ledger says so."""
     set_ = fixed(case)
     smallest = set_.chunk or min(case.facts.chunks)
-    start = replace(draft, chunk=smallest, experts=min(set_.experts or 0, _count(case)))
-    start = replace(start, slot=bool(set_.threshold) and _may_slot(case, start))
-    choice = _context(case, start, set_)
-    choice = _first(case, _slots(case, choice, set_), choice)
-    choice = _tokens(case, choice, set_)
-    if set_.chunk is None:
-        larger = (replace(choice, chunk=c) for c in case.facts.chunks)
-        choice = _first(case, larger, choice)
-    return choice if set_.experts is not None else _most_experts(case, choice)
+    choice = replace(draft, chunk=smallest, experts=min(set_.experts or 0, _count(case)))
+    choice = replace(choice, slot=bool(set_.threshold) and _may_slot(case, choice))
+    choice = _context(case, choice, set_)
+    choice = _slot(case, choice, set_)
+    choice = _chunk(case, _tokens(case, choice, set_), set_)
+    return choice if set_.experts is not None else most_experts(case, choice)
+
+
+def on_gpu(case: SglangCase, draft: SglangChoice) -> SglangChoice | None:
+    """Every expert on the GPU beside the full context: kt-kernel is not needed."""
+    wanted: tuple[Any, ...] = ("kt_method", "weights_path", "gpu_prefill_threshold")
+    if any(case.wishes.get(name) is not None for name in wanted):
+        return None
+    set_ = fixed(case)
+    if set_.experts is not None and set_.experts < _count(case):
+        return None
+    context = set_.context or target_context(case)
+    choice = replace(
+        draft,
+        method="",
+        nodes=draft.nodes[:1],
+        chunk=set_.chunk or min(case.facts.chunks),
+        experts=_count(case),
+        context=context,
+        kv_tokens=set_.kv_tokens or context,
+    )
+    return _chunk(case, _tokens(case, choice, set_), set_) if fits(case, choice) else None
+
+
+# What fits
 
 
 def fits(case: SglangCase, choice: SglangChoice) -> bool:
@@ -87,6 +109,17 @@ def _covered(case: SglangCase, pool: Pool) -> bool:
     return bool(static <= fraction * start and rest <= (1 - fraction) * start)
 
 
+def _host_short(case: SglangCase, choice: SglangChoice) -> int:
+    return sum(map(missing, node_pools(case, choice)))
+
+
+def _grown(case: SglangCase, choice: SglangChoice, larger: Iterable[SglangChoice]) -> SglangChoice:
+    """The first that fits on the GPU and asks the host for nothing that is not there."""
+    limit = _host_short(case, choice)
+    held = (c for c in larger if fits(case, c) and _host_short(case, c) <= limit)
+    return next(held, choice)
+
+
 def fraction(case: SglangCase, choice: SglangChoice) -> float:
     """Share of the memory free before loading that leaves just the dynamic part beside it."""
     shares = []
@@ -95,6 +128,9 @@ def fraction(case: SglangCase, choice: SglangChoice) -> float:
         dynamic = sum(i.bytes for i in pool.items if i.name not in STATIC) + pool.margin
         shares.append(1 - (dynamic - case.facts.cuda_context) / start)
     return min(0.98, max(0.05, floor(min(shares) * 1000) / 1000))
+
+
+# One size after the other
 
 
 def target_context(case: SglangCase) -> int:
@@ -106,30 +142,6 @@ def _count(case: SglangCase) -> int:
     return case.model.experts.count if case.model.experts else 0
 
 
-def _first(case: SglangCase, options: Iterator[SglangChoice], other: SglangChoice) -> SglangChoice:
-    return next((o for o in options if fits(case, o)), other)
-
-
-def all_on_gpu(case: SglangCase, draft: SglangChoice) -> SglangChoice | None:
-    """Every expert on the GPU beside the full context: kt-kernel is not needed."""
-    wanted: tuple[Any, ...] = ("kt_method", "weights_path", "gpu_prefill_threshold")
-    asked = case.wishes.get("gpu_experts")
-    if any(case.wishes.get(name) is not None for name in wanted):
-        return None
-    if asked is not None and asked < _count(case):
-        return None
-    set_ = fixed(case)
-    context = set_.context or target_context(case)
-    whole = replace(draft, method="", nodes=draft.nodes[:1], experts=_count(case), context=context)
-    whole = replace(whole, kv_tokens=set_.kv_tokens or context, slot=False)
-    chunks = (set_.chunk,) if set_.chunk else case.facts.chunks
-    for chunk in chunks:
-        choice = replace(whole, chunk=chunk)
-        if fits(case, choice):
-            return _tokens(case, choice, set_)
-    return None
-
-
 def _context(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice:
     """The longest context of the ladder that fits, else the shortest."""
     if set_.context:
@@ -137,13 +149,16 @@ def _context(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoic
     whole = target_context(case)
     if set_.kv_tokens:
         whole = min(whole, set_.kv_tokens)
-    ladder = [whole]
-    while ladder[-1] // 2 >= SHORTEST_CONTEXT:
-        ladder.append(round_down(ladder[-1] // 2, 64))
-    sized = (replace(choice, context=c, kv_tokens=set_.kv_tokens or c) for c in ladder)
-    last = min(SHORTEST_CONTEXT, ladder[-1])
-    lowest = replace(choice, context=last, kv_tokens=set_.kv_tokens or last)
-    return _first(case, sized, lowest)
+    sized = [replace(choice, context=c, kv_tokens=set_.kv_tokens or c) for c in _ladder(whole)]
+    return next((c for c in sized if fits(case, c)), sized[-1])
+
+
+def _ladder(longest: int) -> Iterator[int]:
+    context = longest
+    while context > SHORTEST_CONTEXT:
+        yield context
+        context = max(SHORTEST_CONTEXT, round_down(context // 2, STEP))
+    yield context
 
 
 def _may_slot(case: SglangCase, choice: SglangChoice) -> bool:
@@ -151,9 +166,16 @@ def _may_slot(case: SglangCase, choice: SglangChoice) -> bool:
     return bool(method and method.layerwise)
 
 
-def _slots(case: SglangCase, choice: SglangChoice, set_: Fixed) -> Iterator[SglangChoice]:
-    if set_.threshold is None and _may_slot(case, choice):
-        yield replace(choice, slot=True)
+def _slot(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice:
+    if set_.threshold is not None or not _may_slot(case, choice):
+        return choice
+    return _grown(case, choice, [replace(choice, slot=True)])
+
+
+def _chunk(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice:
+    if set_.chunk is not None:
+        return choice
+    return _grown(case, choice, (replace(choice, chunk=c) for c in case.facts.chunks))
 
 
 def _tokens(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice:
@@ -164,20 +186,27 @@ def _tokens(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice
     whole = replace(choice, kv_tokens=wanted)
     if fits(case, whole):
         return whole
-    per_token = max(1, kv_of(case, choice).token)
-    left = min(pool.left for pool in gpu_pools(case, choice))
-    more = round_down(max(0, left) // per_token, 64)
-    trimmed = replace(choice, kv_tokens=min(wanted, choice.kv_tokens + more))
-    return trimmed if fits(case, trimmed) else choice
+
+    def held(steps: int) -> SglangChoice:
+        return replace(choice, kv_tokens=choice.kv_tokens + steps * STEP)
+
+    most = (wanted - choice.kv_tokens) // STEP
+    return held(_most(most, lambda steps: fits(case, held(steps))))
 
 
-def _most_experts(case: SglangCase, choice: SglangChoice) -> SglangChoice:
-    """The most GPU experts per layer that still fit, by bisection."""
-    low, high = 0, _count(case)
+def most_experts(case: SglangCase, choice: SglangChoice) -> SglangChoice:
+    """The most GPU experts per layer that still fit."""
+    count = _most(_count(case), lambda n: fits(case, replace(choice, experts=n)))
+    return replace(choice, experts=count)
+
+
+def _most(high: int, fit: Callable[[int], bool]) -> int:
+    """The largest number up to `high` that fits, by bisection; 0 where none does."""
+    low = 0
     while low < high:
         middle = (low + high + 1) // 2
-        if fits(case, replace(choice, experts=middle)):
+        if fit(middle):
             low = middle
         else:
             high = middle - 1
-    return replace(choice, experts=low)
+    return low

@@ -232,3 +232,27 @@ def test_too_many_deferred_experts_get_a_warning() -> None:
 def test_a_small_gpu_gets_less_context_or_ways_out(vram: int) -> None:
     made = plan(server(vram=vram * GIB))
     assert made.fits or made.problems[0].fixes
+
+
+def test_two_gpus_are_taken_where_one_would_hold_less_of_the_cache() -> None:
+    """Both hold all experts beside the full context; the rest of the cache decides."""
+    one, two = plan(server(gpus=1, vram=68 * GIB)), plan(server(gpus=2, vram=68 * GIB))
+    assert one.value("kt_method") is two.value("kt_method") is None
+    assert two.value("kv_tokens") > one.value("kv_tokens")
+    assert two.value("tp") == 2
+
+
+def test_fewer_gpus_are_taken_where_ram_is_short_for_their_processes() -> None:
+    full = plan(server(gpus=8, ram=80 * GIB))
+    tight = plan(server(gpus=8, ram=80 * GIB), kt_method="BF16")
+    assert full.fits
+    assert tight.fits
+    assert tight.value("tp") < 4
+    assert "of RAM" in tight.decision("tp").why
+
+
+def test_too_many_gpu_experts_are_answered_with_how_many_fit() -> None:
+    made = plan(gpu_experts=100)
+    flag = next(f.flag for p in made.problems for f in p.fixes if "--gpu-experts" in f.flag)
+    assert plan(gpu_experts=int(flag.split()[1])).fits
+    assert not plan(gpu_experts=int(flag.split()[1]) + 1).fits

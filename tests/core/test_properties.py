@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,8 @@ from tests.core.builders import AMX, AVX2, machine
 
 FACTS = read_facts()
 MODELS = [(preset_model(p), p.hints) for p in load_presets()]
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = int(os.environ.get("KT_EXAMPLES", "60"))
+QUICK = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 picked = st.sampled_from(MODELS)
 rams = st.integers(8, 2048)
@@ -39,6 +41,15 @@ wishes = st.fixed_dictionaries(
         "mem_fraction": st.floats(0.05, 0.99),
         "kt_method": st.sampled_from([m.name for m in FACTS.sglang.methods]),
         "engine": st.sampled_from(["embedded", "sglang"]),
+        "kv_cache_dtype": st.sampled_from(["bf16", "fp8"]),
+    },
+)
+sizes = st.fixed_dictionaries(
+    {},
+    optional={
+        "ctx_size": st.integers(1000, 100_000),
+        "max_running_requests": st.integers(1, 16),
+        "max_total_tokens": st.integers(100_000, 200_000),
         "kv_cache_dtype": st.sampled_from(["bf16", "fp8"]),
     },
 )
@@ -81,10 +92,6 @@ def test_a_fixed_flag_stays_fixed(
             assert made.decision(decided).value == value, name
 
 
-QUALITY_OF_USE = 4
-"""How many of the first qualities a user meets whatever the number of GPUs."""
-
-
 def quality(made: Plan) -> tuple[Any, ...]:
     """What a better plan has more of, most important first; plans that do not fit are equal."""
     if not made.fits:
@@ -103,16 +110,33 @@ def quality(made: Plan) -> tuple[Any, ...]:
 
 
 @QUICK
-@given(picked, rams, vrams, st.integers(0, 4), st.integers(1, 512), st.integers(0, 96), isas)
+@given(
+    picked,
+    rams,
+    vrams,
+    st.integers(0, 8),
+    st.integers(0, 512),
+    st.integers(0, 96),
+    st.integers(0, 8),
+    isas,
+    sizes,
+)
 def test_more_memory_never_gives_a_worse_plan(
-    model: Any, ram: int, vram: int, gpus: int, more_ram: int, more_vram: int, isa: Any
+    model: Any,
+    ram: int,
+    vram: int,
+    gpus: int,
+    more_ram: int,
+    more_vram: int,
+    more_gpus: int,
+    isa: Any,
+    asked: dict[str, Any],
 ) -> None:
-    small = plan(model, hardware(ram, vram, gpus, 2, isa))
-    large = plan(model, hardware(ram + more_ram, vram + more_vram, gpus, 2, isa))
-    # Bigger GPUs may hold the model in fewer of them; what is left for the cache compares no more.
-    alike = small.value("tp") == large.value("tp")
-    first = len(quality(small)) if alike else QUALITY_OF_USE
-    assert quality(large)[:first] >= quality(small)[:first]
+    more_gpus = more_gpus if gpus else 0  # with the first GPU the engine is another
+    small = plan(model, hardware(ram, vram, gpus, 2, isa), **asked)
+    grown = hardware(ram + more_ram, vram + more_vram, gpus + more_gpus, 2, isa)
+    large = plan(model, grown, **asked)
+    assert quality(large) >= quality(small)
 
 
 @QUICK
