@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import kt_moe
 import numpy as np
 import pytest
-from kt_moe import PackFileError
+from kt_moe import PackFileError, packfile
 
 from .helpers import random_case, random_matrices
 
@@ -69,7 +73,7 @@ def test_another_major_version_is_refused(path: Path) -> None:
 
 
 def test_a_flipped_byte_is_found_by_verify(path: Path) -> None:
-    damage(path, 5000, bytes([path.read_bytes()[5000] ^ 1]))
+    damage(path, 8200, bytes([path.read_bytes()[8200] ^ 1]))
     with pytest.raises(PackFileError, match="digest"):
         kt_moe.Experts.load(path, verify=True)
 
@@ -84,9 +88,13 @@ def test_a_changed_dimension_is_refused(path: Path) -> None:
 def test_scales_that_are_not_finite_are_refused(experts: kt_moe.Experts, path: Path) -> None:
     if experts.format == "bf16":
         pytest.skip("bf16 has no scales")
-    damage(path, path.stat().st_size - 64, b"\xff" * 64)
+    experts.save(path)
+    layout = experts._packed.layout()
+    raw = bytearray(experts._packed.data().tobytes())
+    raw[layout["up_scale_at"] : layout["up_scale_at"] + 4] = b"\xff" * 4
+    packfile.write(path, experts._meta, np.frombuffer(raw, np.uint8))
     with pytest.raises(PackFileError, match="not finite"):
-        kt_moe.Experts.load(path)
+        kt_moe.Experts.load(path, verify=True)
 
 
 def test_header_is_readable_json(path: Path) -> None:
@@ -110,3 +118,56 @@ def test_golden_bytes(tmp_path: Path) -> None:
     scale = gate[0].max(axis=1) / 127
     wanted = np.rint(gate[0] / scale[:, None]).astype(np.int8)
     np.testing.assert_array_equal(panel.transpose(1, 0, 2).reshape(16, 64), wanted)
+
+
+def test_a_changed_sample_is_found_at_once(path: Path) -> None:
+    damage(path, 4096, bytes([path.read_bytes()[4096] ^ 1]))
+    with pytest.raises(PackFileError, match="samples"):
+        kt_moe.Experts.load(path, scales=False)
+
+
+def test_a_file_of_before_there_were_samples_loads(experts: kt_moe.Experts, path: Path) -> None:
+    raw = path.read_bytes()
+    header = json.loads(raw[24 : 24 + int.from_bytes(raw[20:24], "little")])
+    del header["sample"]
+    old = json.dumps({**header, "digest": ""}, sort_keys=True).encode()
+    header["digest"] = hashlib.blake2b(old + raw[4096:], digest_size=32).hexdigest()
+    text = json.dumps(header, sort_keys=True).encode()
+    start = raw[:20] + len(text).to_bytes(4, "little") + text
+    path.write_bytes(start.ljust(4096, b"\0") + raw[4096:])
+    assert kt_moe.Experts.load(path, verify=True).nbytes == experts.nbytes
+    assert kt_moe.Experts.load(path).nbytes == experts.nbytes
+
+
+def test_faulting_in_changes_nothing(path: Path, experts: kt_moe.Experts) -> None:
+    loaded = kt_moe.Experts.load(path)
+    loaded.fault_in()
+    experts.fault_in()
+    np.testing.assert_array_equal(loaded.dequantised(2)[2], experts.dequantised(2)[2])
+
+
+def save_in_a_child(path: Path, extra: str) -> int:
+    """The exit code of a process that saves 4 MB of experts to `path`."""
+    code = (
+        "import kt_moe, os, resource, signal, sys\n"
+        "from pathlib import Path\n"
+        f"{extra}\n"
+        "experts = kt_moe.Experts(8, 512, 512, format='int8', top_k=1)\n"
+        "experts.save(sys.argv[1])\n"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True).returncode
+
+
+def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
+    assert save_in_a_child(tmp_path / "full.kt", limit) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_in_the_middle_leaves_no_file_of_the_name(tmp_path: Path) -> None:
+    target = tmp_path / "layer.kt"
+    killed = "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)"
+    assert save_in_a_child(target, killed) == -signal.SIGKILL
+    assert not target.exists()
+    assert save_in_a_child(target, "") == 0
+    assert kt_moe.Experts.load(target, verify=True).hidden == 512

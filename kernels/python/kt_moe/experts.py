@@ -116,8 +116,11 @@ class Experts:
         return experts
 
     @classmethod
-    def load(cls, path: str | Path, *, verify: bool = False) -> Experts:
-        """Map a file written by `save`; `verify` also reads all of it and checks its digest."""
+    def load(cls, path: str | Path, *, verify: bool = False, scales: bool = True) -> Experts:
+        """Map a file written by `save`, after a check of its size and of samples of its content.
+
+        `verify` also reads all of it and checks its digest. `scales=False` leaves out the search
+        for scales that are not finite, which reads a ninth of an int4 file: for own files."""
         header = packfile.read(Path(path), verify=verify)
         meta = header.meta
         experts = cls.__new__(cls)
@@ -134,8 +137,13 @@ class Experts:
             meta.act == "gelu",
         )
         experts._adopt(packed, meta)
-        packfile.check_scales(meta, packed.data(), packed.layout())
+        if scales:
+            packfile.check_scales(meta, packed.data(), packed.layout())
         return experts
+
+    def fault_in(self) -> None:
+        """Read a mapped file into memory now rather than when its experts are first used."""
+        self._packed.fault_in()
 
     def save(self, path: str | Path) -> None:
         """Write atomically: a reader sees the old file or the whole new one."""

@@ -6,7 +6,8 @@
     24   n   header: JSON, keys as written below
     data_at  the panels and scales as they stand in memory, to the end of the file
 
-`digest` is BLAKE2b over the header with an empty digest, then the data.
+`digest` is BLAKE2b over the header with an empty digest, then the data. `sample`, which files of
+before lack, is BLAKE2b over 16 pages of the data, evenly spaced, the first and the last among them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import math
 import os
 import struct
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,10 @@ _PREFIX = struct.Struct("<16sII")
 _ALIGN = 4096
 _MAX_HEADER = 1 << 20
 _HASH_STEP = 1 << 26
+_PAGE = 4096
+_PAGES = 16
+PART = ".part"
+"""Ending of a file that is being written."""
 
 
 class PackFileError(ValueError):
@@ -74,11 +80,29 @@ def _encode(description: dict[str, Any]) -> bytes:
     return json.dumps(description, sort_keys=True).encode()
 
 
+def _steps(data: Bytes) -> Iterator[Bytes]:
+    return (data[at : at + _HASH_STEP] for at in range(0, data.size, _HASH_STEP))
+
+
+def _hash_of(description: dict[str, Any]) -> hashlib.blake2b:
+    """Of a file whose data is still to come."""
+    return hashlib.blake2b(_encode({**description, "digest": ""}), digest_size=32)
+
+
 def _digest(description: dict[str, Any], data: Bytes) -> str:
-    state = hashlib.blake2b(_encode({**description, "digest": ""}), digest_size=32)
-    for at in range(0, data.size, _HASH_STEP):
-        state.update(data[at : at + _HASH_STEP].data)
+    state = _hash_of(description)
+    for step in _steps(data):
+        state.update(step.data)
     return state.hexdigest()
+
+
+def _sample_places(size: int) -> Iterator[int]:
+    last = max(0, size - _PAGE)
+    return (last * n // (_PAGES - 1) for n in range(_PAGES))
+
+
+def _sample(pages: Iterable[bytes]) -> str:
+    return hashlib.blake2b(b"".join(pages), digest_size=16).hexdigest()
 
 
 def _data_at(header_bytes: int) -> int:
@@ -86,22 +110,32 @@ def _data_at(header_bytes: int) -> int:
 
 
 def write(path: Path, meta: Meta, data: Bytes) -> None:
-    description = _describe(meta, data.size, "")
-    description["digest"] = _digest(description, data)
-    header = _encode(description)
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
+    """Whole or not at all: what is cut off by a crash or a full disk never has the name `path`."""
+    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=PART, dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(_PREFIX.pack(MAGIC, VERSION, len(header)) + header)
-            file.seek(_data_at(len(header)))
-            data.tofile(file)
+            _fill(file, meta, data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _fill(file: BinaryIO, meta: Meta, data: Bytes) -> None:
+    pages = (data[at : at + _PAGE].tobytes() for at in _sample_places(data.size))
+    description = {**_describe(meta, data.size, ""), "sample": _sample(pages)}
+    state = _hash_of(description)
+    length = len(_encode({**description, "digest": state.hexdigest()}))
+    file.seek(_data_at(length))
+    for step in _steps(data):
+        state.update(step.data)
+        file.write(step.data)
+    header = _encode({**description, "digest": state.hexdigest()})
+    file.seek(0)
+    file.write(_PREFIX.pack(MAGIC, VERSION, length) + header)
 
 
 def _read_description(path: Path) -> tuple[dict[str, Any], int]:
@@ -137,6 +171,15 @@ def _meta(path: Path, description: dict[str, Any]) -> Meta:
     return Meta(**values)
 
 
+def _sample_of(path: Path, data_at: int) -> str:
+    """Read, not mapped: a map would read the neighbourhood of each page too."""
+    with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        size = path.stat().st_size - data_at
+        places = (data_at + at for at in _sample_places(size))
+        return _sample(os.pread(file.fileno(), min(_PAGE, size), at) for at in places)
+
+
 def read(path: Path, *, verify: bool) -> Header:
     description, data_at = _read_description(path)
     meta = _meta(path, description)
@@ -150,6 +193,8 @@ def read(path: Path, *, verify: bool) -> Header:
         data = np.memmap(path, np.uint8, "r", data_at)
         if _digest(description, data) != description.get("digest"):
             raise PackFileError(f"{path} is damaged: its digest does not match")
+    elif "sample" in description and _sample_of(path, data_at) != description["sample"]:
+        raise PackFileError(f"{path} is damaged: samples of its content do not match")
     return Header(meta, data_at, file_bytes)
 
 

@@ -130,6 +130,8 @@ class Experts {
     weights_->copy_expert(e);
   }
 
+  void fault_in() const { weights_->fault_in(); }
+
   void unpack(int e, const nb::ndarray<float>& gate, const nb::ndarray<float>& up,
               const nb::ndarray<float>& down) const {
     const size_t h = size_t(layout().shape.hidden), i = size_t(layout().shape.intermediate);
@@ -270,6 +272,7 @@ NB_MODULE(_core, m) {
       .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
            "down"_a.noconvert())
       .def("copy_expert", &Experts::copy_expert)
+      .def("fault_in", &Experts::fault_in, nb::call_guard<nb::gil_scoped_release>())
       .def("data", &Experts::data)
       .def("layout", &kt::layout_dict);
 }

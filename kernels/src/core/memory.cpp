@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -14,7 +15,16 @@
 namespace kt {
 namespace {
 constexpr size_t kHugePage = size_t(2) << 20;
+constexpr size_t kFaultStep = size_t(64) << 20;  // a step holds the map's lock
+
+#ifndef MADV_POPULATE_READ  // Linux 5.14
+#define MADV_POPULATE_READ 22
+#endif
+
+void read_ahead(char* p, size_t bytes) {
+  if (madvise(p, bytes, MADV_POPULATE_READ) != 0) madvise(p, bytes, MADV_WILLNEED);
 }
+}  // namespace
 
 Region::Region(size_t bytes) {
   if (bytes == 0) return;
@@ -31,9 +41,13 @@ Region::Region(const std::string& path, size_t file_bytes) {
   void* p = mmap(nullptr, file_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
   close(fd);
   if (p == MAP_FAILED) throw FormatError(path + ": cannot be mapped: " + std::strerror(errno));
-  madvise(p, file_bytes, MADV_WILLNEED);
+  madvise(p, file_bytes, MADV_HUGEPAGE);  // where the page cache has them; refused elsewhere
   data_ = static_cast<char*>(p);
   bytes_ = file_bytes;
+}
+
+void Region::fault_in() const {
+  for (size_t at = 0; at < bytes_; at += kFaultStep) read_ahead(data_ + at, std::min(kFaultStep, bytes_ - at));
 }
 
 Region::Region(Region&& other) noexcept

@@ -16,6 +16,7 @@ class Region {
 
   char* data() const { return data_; }
   size_t size() const { return bytes_; }
+  void fault_in() const;  // brings a mapped file into memory and into the page table
 
  private:
   char* data_ = nullptr;

@@ -43,6 +43,8 @@ class Weights {
   // out: gate [I, H], up [I, H], down [H, I], as the kernels see the stored values.
   void unpack(int expert, float* gate, float* up, float* down) const;
 
+  void fault_in() const { if (mapped_) region_.fault_in(); }
+
   const Layout& layout() const { return layout_; }
   const char* expert(int e) const { return data_ + layout_.expert_bytes * size_t(e); }
   const char* data() const { return data_; }
