@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kt_cli.core.events import Failed
 from kt_cli.runtime.watch import LogWatch
+from kt_cli.runtime.workers import Lost
 
 _SIGNALS: Mapping[int, tuple[str, str]] = {
     signal.SIGILL: (
@@ -69,8 +70,16 @@ def ended(name: str, status: int, was_ready: bool, log: LogWatch, oom: bool) -> 
         verdict = told or _exited(name, code, was_ready)
     else:
         code = 128 + number
-        verdict = _killed(name, number, was_ready, oom, told)
+        verdict = _killed("the engine", name, number, was_ready, oom, told)
     return dataclasses.replace(verdict, exit_code=code, log_tail=log.tail)
+
+
+def lost(name: str, worker: Lost, was_ready: bool, log: LogWatch, oom: bool) -> Failed:
+    """The failure of an engine that has lost a worker and would wait for it for ever."""
+    number = os.WTERMSIG(worker.status)
+    who = f"a worker ({worker.title or 'process'} {worker.pid})"
+    verdict = _killed(who, name, number, was_ready, oom, _told(name, log))
+    return dataclasses.replace(verdict, exit_code=128 + number, log_tail=log.tail)
 
 
 def never_ready(name: str, timeout_s: float, log: LogWatch) -> Failed:
@@ -101,7 +110,9 @@ def _told(name: str, log: LogWatch) -> Failed | None:
     return Failed(what, why, fix)
 
 
-def _killed(name: str, number: int, was_ready: bool, oom: bool, told: Failed | None) -> Failed:
+def _killed(
+    who: str, name: str, number: int, was_ready: bool, oom: bool, told: Failed | None
+) -> Failed:
     if number == signal.SIGKILL and oom:
         why, fix = _OOM
     elif told is not None:
@@ -109,7 +120,7 @@ def _killed(name: str, number: int, was_ready: bool, oom: bool, told: Failed | N
     else:
         unknown = ("nothing more is known", "`kt logs {name}` shows its last words")
         why, fix = _SIGNALS.get(number, unknown)
-    what = f"the engine of {name} was killed by {_signal_name(number)}{_when(was_ready)}"
+    what = f"{who} of {name} was killed by {_signal_name(number)}{_when(was_ready)}"
     return Failed(what, why, _fill(fix, {"name": name}))
 
 

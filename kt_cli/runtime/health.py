@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 _PAUSE_S = 0.1
 _TIMEOUT_S = 2.0
+_PATIENCE_S = 30.0
+"""SGLang answers when it has generated a token, which may take it seconds, and gives up after 20;
+whoever hangs up earlier and asks again only adds to its work."""
 _SAMPLE_S = 0.4
 _Refused = (OSError, http.client.HTTPException)
 
@@ -50,7 +53,7 @@ class ReadyProbe(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            if status(self._address) == 200 and self._ours():
+            if status(self._address, _PATIENCE_S) == 200 and self._ours():
                 os.write(self._wake, b"r")
                 return
             self._hurry.wait(_PAUSE_S)

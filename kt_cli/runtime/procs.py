@@ -17,7 +17,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
-_STATE, _PPID, _STARTED = 0, 1, 19
+_STATE, _PPID, _STARTED, _STATUS = 0, 1, 19, 49
 _POLL_S = 0.05
 
 
@@ -128,6 +128,24 @@ def reap() -> dict[int, int]:
         if pid == 0:
             return ended
         ended[pid] = status
+
+
+def uncollected(pid: int) -> dict[int, int]:
+    """Children of `pid` that have ended and that it has not waited for: pid → wait status."""
+    found = {}
+    for child in _pids():
+        fields = _stat(child)
+        if fields is not None and fields[_STATE] == "Z" and int(fields[_PPID]) == pid:
+            found[child] = int(fields[_STATUS])
+    return found
+
+
+def title(pid: int) -> str:
+    """The short name; also of a process that has ended but is not collected."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def resident(pid: int) -> int:

@@ -27,6 +27,7 @@ from kt_cli.runtime.health import Address, ReadyProbe
 from kt_cli.runtime.logfile import BoundedLog
 from kt_cli.runtime.register import Folder, Order, read_order
 from kt_cli.runtime.watch import LogWatch
+from kt_cli.runtime.workers import Workers
 
 API_KEY_VARIABLE = "KT_API_KEY"
 _CHUNK = 65536
@@ -48,6 +49,7 @@ class Supervisor:
         self._ended = False
         self._give_up: float | None = None
         self._probe: ReadyProbe | None = None
+        self._workers: Workers | None = None
         self._said = b""
         self._group = cgroup.create(order.name)
         own = (self._group,) if self._group else ()
@@ -89,7 +91,9 @@ class Supervisor:
         self._check()
 
     def _check(self) -> None:
-        """What no descriptor tells: a late start, a client that is gone, a keeper that hangs."""
+        """What no descriptor tells: a late start, a client or a worker that is gone, a keeper
+        that hangs."""
+        self._check_workers()
         late = self._account.age_s > self._order.spec.ready_timeout_s
         if late and self._account.status == "starting" and not self._ended:
             timeout_s = self._order.spec.ready_timeout_s
@@ -100,6 +104,15 @@ class Supervisor:
             self._stop("signal")
         if self._give_up is not None and time.monotonic() > self._give_up:
             self._signal_keeper(signal.SIGKILL)
+
+    def _check_workers(self) -> None:
+        running = self._account.status in ("starting", "ready") and not self._ended
+        lost = self._workers.lost(time.monotonic()) if self._workers and running else None
+        if lost is not None:
+            name, was_ready = self._order.name, self._account.was_ready
+            failure = autopsy.lost(name, lost, was_ready, self._watch, self._oom_since())
+            self._account.failed(failure)
+            self._signal_keeper(keeper.KILL)
 
     def _on_output(self, number: int) -> None:
         data = self._read(number)
@@ -127,6 +140,7 @@ class Supervisor:
 
     def _started(self, pid: int) -> None:
         self._account.started(pid)
+        self._workers = Workers(pid)
         answer, wake = os.pipe()
         self._on(answer, self._on_ready)
         address = Address(self._account.server.url, self._order.spec.ready_path, self._key)
@@ -168,9 +182,13 @@ class Supervisor:
         self._drain()
         if self._account.status == "failed" or self._stop_by:
             return
-        oom = autopsy.oom_count(self._groups).grew_since(self._oom)
         name, was_ready = self._order.name, self._account.was_ready
-        self._account.failed(autopsy.ended(name, status, was_ready, self._watch, oom))
+        failure = autopsy.ended(name, status, was_ready, self._watch, self._oom_since())
+        self._account.failed(failure)
+
+    def _oom_since(self) -> bool:
+        """The OOM killer has been at work since the start."""
+        return autopsy.oom_count(self._groups).grew_since(self._oom)
 
     def _drain(self) -> None:
         """Takes in what the engine wrote before its end; its orphans may still hold the pipe."""

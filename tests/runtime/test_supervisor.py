@@ -90,6 +90,18 @@ def test_kill_of_the_engine_is_noticed_and_explained_within_two_seconds(bench: B
     assert bench.none_left()
 
 
+def test_an_engine_that_lives_on_without_its_worker_has_failed(bench: Bench) -> None:
+    server = until_ready(bench, "--spawn", "plain")
+    assert server.pid is not None
+    (worker,) = procs.descendants(server.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert wait_for(lambda: runtime.find(bench.home, "m").state == "failed", 6)
+    failure = runtime.find(bench.home, "m").failure
+    assert failure is not None and failure.exit_code == 137
+    assert f"{worker}) of m was killed by SIGKILL" in failure.what
+    assert bench.none_left()
+
+
 def test_a_crash_while_loading_carries_the_last_lines(bench: Bench) -> None:
     flags = ("--never-ready", "--say", "boom", "--die-after", "0", "--exit-code", "3")
     failure = failure_of(bench, *flags, "--spawn", "deaf")
