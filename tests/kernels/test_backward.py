@@ -106,7 +106,7 @@ def random_low_rank(
 @pytest.mark.parametrize(
     "shape", [(1, 64, 64, 3, 1, 4), (9, 129, 70, 4, 2, 1), (90, 80, 130, 3, 2, 8)]
 )
-def test_low_rank_gradients(
+def test_low_rank_forward_and_gradients(
     isa: str, fmt: str, shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:
     tokens, h, i, e, k, rank = shape
@@ -117,6 +117,8 @@ def test_low_rank_gradients(
     matrices = (m.astype(np.float64) for m in dequantised(experts))
     layer = twin.Layer(*(twin.Projection(m, p) for m, p in zip(matrices, pairs, strict=True)))
     wanted = twin.backward(layer, case.x, case.ids, case.weights, dout)
+    y = experts.forward_low_rank(case.x, case.ids, case.weights, low_rank, 0.7)
+    assert error(y, twin.forward(layer, case.x, case.ids, case.weights)) < BOUND
     dx, dweights, grads = experts.backward_low_rank(
         case.x, case.ids, case.weights, dout, low_rank, 0.7
     )
@@ -125,6 +127,22 @@ def test_low_rank_gradients(
     for p, pair in enumerate((wanted.gate, wanted.up, wanted.down)):
         assert error(grads[2 * p], pair.a) < BOUND
         assert error(grads[2 * p + 1], pair.b) < BOUND
+
+
+def test_low_rank_of_masked_experts_no_expert_and_no_token(
+    isa: str, rng: np.random.Generator
+) -> None:
+    experts = kt_moe.Experts.from_weights(*random_matrices(rng, 3, 64, 72), format="int4", top_k=2)
+    case, low_rank = random_case(rng, 5, 64, 3, 2), random_low_rank(rng, 3, 64, 72, 2)
+    everyone = np.ones(3, bool)
+    for tokens, mask in ((5, everyone), (0, None)):
+        x, ids, weights = case.x[:tokens], case.ids[:tokens], case.weights[:tokens]
+        y = experts.forward_low_rank(x, ids, weights, low_rank, 1.0, mask=mask)
+        assert y.shape == x.shape and not y.any()
+        dx, dweights, grads = experts.backward_low_rank(
+            x, ids, weights, x, low_rank, 1.0, mask=mask
+        )
+        assert not any(g.any() for g in (dx, dweights, *grads))
 
 
 def test_wrong_low_rank_matrices_are_named(rng: np.random.Generator) -> None:

@@ -64,6 +64,16 @@ class Experts:
     def set_expert(self, expert: int, gate: Any, up: Any, down: Any) -> None: ...
     def copy_expert(self, source: int, /) -> None: ...
     def forward(self, x: Any, ids: Any, weights: Any, mask: Any | None, out: Any) -> None: ...
+    def forward_low_rank(
+        self,
+        x: Any,
+        ids: Any,
+        weights: Any,
+        mask: Any | None,
+        out: Any,
+        low_rank: list[Any],
+        scale: float,
+    ) -> None: ...
     def backward(
         self,
         x: Any,

@@ -1,32 +1,30 @@
 """Routed experts as a differentiable torch function: frozen base weights, optional LoRA.
 
-Gradients reach the input, the routing weights and the low-rank matrices. The base is read expert by
-expert as float panels, so no transposed or unpacked copy of the layer stays. The formulas are those
-of `kt_moe.reference`. A base that has a `backward` of its own computes the gradients itself.
+Gradients reach the input, the routing weights and the low-rank matrices. A base with passes of its
+own, as `kt_moe.Experts` has, runs them; float64 and other bases run in torch, one expert at a time
+from its float panels, so no transposed or unpacked copy of the layer stays. The formulas are those
+of `kt_moe.reference`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch.nn import functional as F
 
-Tensor: TypeAlias = torch.Tensor
-
-
-class Base(Protocol):
-    """What `kt_moe.Experts` offers to this module."""
-
-    @property
-    def num_experts(self) -> int: ...
-
-    @property
-    def act(self) -> str: ...
-
-    def dequantised(self, expert: int) -> tuple[Any, Any, Any]: ...
+from kt_moe.torch_layer import (
+    Base,
+    Call,
+    Grads,
+    Tensor,
+    add_expert,
+    call_of,
+    layer_of,
+    on_cpu,
+    zeros,
+)
 
 
 @runtime_checkable
@@ -43,6 +41,34 @@ class HasBackward(Protocol):
     def backward(
         self, x: Tensor, ids: Tensor, weights: Tensor, dout: Tensor, *, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class HasLowRank(Protocol):
+    """Both passes with LoRA: `low_rank` is A and B of gate, up and down in turn, in float32."""
+
+    def forward_low_rank(
+        self,
+        x: Tensor,
+        ids: Tensor,
+        weights: Tensor,
+        low_rank: Sequence[Tensor],
+        scale: float,
+        *,
+        mask: Tensor | None,
+    ) -> Tensor: ...
+
+    def backward_low_rank(
+        self,
+        x: Tensor,
+        ids: Tensor,
+        weights: Tensor,
+        dout: Tensor,
+        low_rank: Sequence[Tensor],
+        scale: float,
+        *,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, list[Tensor]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +121,12 @@ class _RoutedExperts(torch.autograd.Function):  # type: ignore[misc]
     ) -> Tensor:
         ctx.save_for_backward(x, ids, weights, *low_rank)
         ctx.base, ctx.mask, ctx.scale = base, mask, scale
-        call = _call(x, ids, weights, base, mask)
-        if not low_rank and isinstance(base, HasForward) and call.x.dtype != torch.float64:
-            out = base.forward(_cpu(x), call.ids, call.weights.float().contiguous(), mask=call.mask)
+        call = call_of(x, ids, weights, mask)
+        if (out := _own_forward(base, on_cpu(x), call, low_rank, scale)) is not None:
             return out.to(x.device)
         out = torch.zeros_like(call.x)
         for visit in call.visits():
-            layer = _layer(base, visit.expert, low_rank, scale, call.x.dtype)
+            layer = layer_of(base, visit.expert, low_rank, scale, call.x.dtype)
             y = layer.run(call.x[visit.token])[-1]
             out.index_add_(0, visit.token, call.weight_of(visit) * y)
         return out.to(x)
@@ -109,143 +134,50 @@ class _RoutedExperts(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, *douts: Tensor) -> tuple[Tensor | None, ...]:
         x, ids, weights, *low_rank = ctx.saved_tensors
-        call = _call(x, ids, weights, ctx.base, ctx.mask)
-        dout = douts[0].to(call.x)
-        if not low_rank and isinstance(ctx.base, HasBackward):
-            dx, dweights = ctx.base.backward(
-                _cpu(x), call.ids, call.weights, _cpu(douts[0]), mask=call.mask
-            )
-            return (dx.to(x), None, dweights.to(weights), None, None, None)
-        grads = _zeros(call, low_rank)
-        for visit in call.visits():
-            layer = _layer(ctx.base, visit.expert, low_rank, ctx.scale, call.x.dtype)
-            _add_expert(grads, layer, call, visit, dout)
+        call = call_of(x, ids, weights, ctx.mask)
+        grads = _own_backward(ctx.base, on_cpu(x), call, on_cpu(douts[0]), low_rank, ctx.scale)
+        if grads is None:
+            grads = zeros(call, low_rank)
+            for visit in call.visits():
+                layer = layer_of(ctx.base, visit.expert, low_rank, ctx.scale, call.x.dtype)
+                add_expert(grads, layer, call, visit, douts[0].to(call.x))
         lora = (g.to(p) for g, p in zip(grads.low_rank, low_rank, strict=True))
         return (grads.x.to(x), None, grads.weights.to(weights), None, None, None, *lora)
 
 
-class _Visit(NamedTuple):
-    expert: int
-    token: Tensor
-    slot: Tensor
+def _own_forward(
+    base: Base, x: Tensor, call: Call, low_rank: Sequence[Tensor], scale: float
+) -> Tensor | None:
+    """By the base's own pass, in x's dtype; None where it has none for this call."""
+    if x.dtype == torch.float64:
+        return None
+    if not low_rank and isinstance(base, HasForward):
+        return base.forward(x, call.ids, call.weights, mask=call.mask)
+    if _one_rank(low_rank) and isinstance(base, HasLowRank):
+        matrices = [on_cpu(m).float() for m in low_rank]
+        return base.forward_low_rank(x, call.ids, call.weights, matrices, scale, mask=call.mask)
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """The arguments on the CPU, floats in the dtype of the computation."""
-
-    x: Tensor
-    ids: Tensor
-    weights: Tensor
-    mask: Tensor | None
-
-    def visits(self) -> Iterator[_Visit]:
-        """Experts that are hit and not masked, each with its tokens."""
-        for e in torch.unique(self.ids).tolist():
-            if e >= 0 and (self.mask is None or not self.mask[e]):
-                yield _Visit(e, *torch.where(self.ids == e))
-
-    def weight_of(self, visit: _Visit) -> Tensor:
-        return self.weights[visit.token, visit.slot, None]
+def _own_backward(
+    base: Base, x: Tensor, call: Call, dout: Tensor, low_rank: Sequence[Tensor], scale: float
+) -> Grads | None:
+    if x.dtype == torch.float64:
+        return None
+    if not low_rank and isinstance(base, HasBackward):
+        return Grads(*base.backward(x, call.ids, call.weights, dout, mask=call.mask), ())
+    if _one_rank(low_rank) and isinstance(base, HasLowRank):
+        matrices = [on_cpu(m).float() for m in low_rank]
+        dx, dweights, grads = base.backward_low_rank(
+            x, call.ids, call.weights, dout, matrices, scale, mask=call.mask
+        )
+        return Grads(dx, dweights, tuple(grads))
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Linear:
-    """One matrix [out, in] with its low-rank update, if any."""
-
-    weight: Tensor
-    a: Tensor | None
-    b: Tensor | None
-    scale: float
-
-    def run(self, x: Tensor) -> Tensor:
-        y = x @ self.weight.T
-        if self.a is not None and self.b is not None:
-            y = y + self.scale * (x @ self.a.T) @ self.b.T
-        return y
-
-    def back(self, x: Tensor, dy: Tensor, da: Tensor | None, db: Tensor | None) -> Tensor:
-        """dx; writes this expert's gradients of A and B into the slices `da` and `db`."""
-        dx = dy @ self.weight
-        if self.a is None or self.b is None or da is None or db is None:
-            return dx
-        dy = self.scale * dy
-        inner = dy @ self.b
-        db += dy.T @ (x @ self.a.T)
-        da += inner.T @ x
-        return dx + inner @ self.a
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    gate: _Linear
-    up: _Linear
-    down: _Linear
-    act: str
-
-    def run(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        g, u = self.gate.run(x), self.up.run(x)
-        h = _act(self.act, g) * u
-        return g, u, h, self.down.run(h)
-
-
-@dataclass(frozen=True, slots=True)
-class _Grads:
-    x: Tensor
-    weights: Tensor
-    low_rank: tuple[Tensor, ...]
-
-    def of(self, expert: int, projection: int) -> tuple[Tensor | None, Tensor | None]:
-        if not self.low_rank:
-            return None, None
-        a, b = self.low_rank[2 * projection : 2 * projection + 2]
-        return a[expert], b[expert]
-
-
-def _add_expert(grads: _Grads, layer: _Layer, call: _Call, visit: _Visit, dout: Tensor) -> None:
-    rows, dy = call.x[visit.token], dout[visit.token]
-    g, u, h, y = layer.run(rows)
-    grads.weights[visit.token, visit.slot] = (dy * y).sum(1)
-    dh = layer.down.back(h, call.weight_of(visit) * dy, *grads.of(visit.expert, 2))
-    dx = layer.gate.back(rows, dh * u * _slope(layer.act, g), *grads.of(visit.expert, 0))
-    dx = dx + layer.up.back(rows, dh * _act(layer.act, g), *grads.of(visit.expert, 1))
-    grads.x.index_add_(0, visit.token, dx)
-
-
-def _layer(base: Base, e: int, low_rank: Any, scale: float, dtype: torch.dtype) -> _Layer:
-    panels = [torch.as_tensor(panel).to(dtype) for panel in base.dequantised(e)]
-    pairs: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * 3
-    if low_rank:
-        slices = [_cpu(t[e]).to(dtype) for t in low_rank]
-        pairs = [(slices[0], slices[1]), (slices[2], slices[3]), (slices[4], slices[5])]
-    gate, up, down = (_Linear(w, *pair, scale) for w, pair in zip(panels, pairs, strict=True))
-    return _Layer(gate, up, down, base.act)
-
-
-def _call(x: Tensor, ids: Tensor, weights: Tensor, base: Base, mask: Tensor | None) -> _Call:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    on_cpu = None if mask is None else _cpu(mask)
-    return _Call(_cpu(x).to(dtype), _cpu(ids), _cpu(weights).to(dtype), on_cpu)
-
-
-def _cpu(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
-
-
-def _zeros(call: _Call, low_rank: list[Tensor]) -> _Grads:
-    pairs = tuple(torch.zeros(t.shape, dtype=call.x.dtype) for t in low_rank)
-    return _Grads(torch.zeros_like(call.x), torch.zeros_like(call.weights), pairs)
-
-
-def _act(name: str, x: Tensor) -> Tensor:
-    return F.silu(x) if name == "silu" else F.gelu(x, approximate="tanh")
-
-
-def _slope(name: str, x: Tensor) -> Tensor:
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(_act(name, leaf).sum(), leaf)
-    return slope
+def _one_rank(low_rank: Sequence[Tensor]) -> bool:
+    ranks = {m.shape[1] for m in low_rank[::2]} | {m.shape[2] for m in low_rank[1::2]}
+    return len(ranks) == 1 and 0 not in ranks
 
 
 def _check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,21 +10,13 @@ import numpy.typing as npt
 
 from kt_moe import packfile
 from kt_moe._native import core
+from kt_moe.arrays import Array, plain, uninitialised
 from kt_moe.host_call import HostCall
+from kt_moe.trainable import Trainable
 
-Array: TypeAlias = Any  # a numpy array or a torch CPU tensor
 Floats: TypeAlias = npt.NDArray[np.float32]
 ActName: TypeAlias = Literal["silu", "gelu"]
 GROUPS = (32, 64, 128)
-
-
-def _is_torch(array: Array) -> bool:
-    return type(array).__module__.partition(".")[0] == "torch"
-
-
-def _plain(array: Array) -> Array:
-    """DLPack refuses tensors that require a gradient."""
-    return array.detach() if _is_torch(array) and array.requires_grad else array
 
 
 def _check_settings(format: str, group: int, top_k: int, act: str) -> None:
@@ -51,7 +42,7 @@ def _check_source(name: str, array: Array, dtype: str | None) -> None:
         raise TypeError(f'{name} is uint16: pass dtype="bf16" if it holds bf16 bits')
 
 
-class Experts:
+class Experts(Trainable):
     """`out[t] = sum over k of weights[t, k] * down(act(gate x_t) * up x_t)`, expert `ids[t, k]`."""
 
     def __init__(
@@ -151,7 +142,7 @@ class Experts:
 
     def set_expert(self, expert: int, gate: Array, up: Array, down: Array) -> None:
         """gate, up: [I, H]; down: [H, I]; uint16 holds bf16. ValueError for NaN or infinity."""
-        self._packed.set_expert(expert, _plain(gate), _plain(up), _plain(down))
+        self._packed.set_expert(expert, plain(gate), plain(up), plain(down))
 
     def copy_expert(self, source: int) -> None:
         """Give every expert the weights of one: for measurements."""
@@ -180,49 +171,10 @@ class Experts:
         """x: [T, H] float32, float16 or bfloat16 (uint16 in numpy); ids: [T, K] int32 or int64, -1
         for none; weights: [T, K] float32; mask: [E] bool, True for experts that live elsewhere.
         The result has x's type, dtype and shape."""
-        x = _plain(x)
-        out = self._output(x) if out is None else out
-        self._packed.forward(x, ids, _plain(weights), mask, out)
+        x = plain(x)
+        out = uninitialised(x) if out is None else out
+        self._packed.forward(x, ids, plain(weights), mask, out)
         return out
-
-    def backward(
-        self,
-        x: Array,
-        ids: Array,
-        weights: Array,
-        dout: Array,
-        *,
-        mask: Array | None = None,
-    ) -> tuple[Array, Array]:
-        """The gradients of x and of weights for dout [T, H], which has x's dtype. The experts are
-        frozen, and gate and up are computed anew. Other arguments as of `forward`."""
-        x, weights = _plain(x), _plain(weights)
-        dx, dweights = self._output(x), self._output(weights)
-        self._packed.backward(x, ids, weights, mask, _plain(dout), dx, dweights, [], [], 1.0)
-        return dx, dweights
-
-    def backward_low_rank(
-        self,
-        x: Array,
-        ids: Array,
-        weights: Array,
-        dout: Array,
-        low_rank: Sequence[Array],
-        scale: float,
-        *,
-        mask: Array | None = None,
-    ) -> tuple[Array, Array, list[Array]]:
-        """`backward` with scale·B·A beside each matrix, and the gradients of A and B too.
-
-        `low_rank`: A [E, rank, in] and B [E, out, rank] of gate, up and down in turn, float32."""
-        x, weights = _plain(x), _plain(weights)
-        matrices = [_plain(m) for m in low_rank]
-        dx, dweights = self._output(x), self._output(weights)
-        grads = [0 * m for m in matrices]
-        self._packed.backward(
-            x, ids, weights, mask, _plain(dout), dx, dweights, matrices, grads, scale
-        )
-        return dx, dweights, grads
 
     def submit(
         self,
@@ -234,8 +186,8 @@ class Experts:
         out: Array | None = None,
     ) -> Array:
         """Start `forward` in the background; its result is filled when `sync` returns."""
-        x, weights = _plain(x), _plain(weights)
-        out = self._output(x) if out is None else out
+        x, weights = plain(x), plain(weights)
+        out = uninitialised(x) if out is None else out
         ticket = self._packed.submit(x, ids, weights, mask, out)
         self._pending.append((ticket, (x, ids, weights, mask, out)))
         return out
@@ -262,14 +214,6 @@ class Experts:
         # Work in the background still reads the weights and the arrays.
         for ticket, _arrays in getattr(self, "_pending", []):
             core().wait(ticket)
-
-    @staticmethod
-    def _output(x: Array) -> Array:
-        if _is_torch(x):
-            return x.new_empty(x.shape)
-        if isinstance(x, np.ndarray):
-            return np.empty(x.shape, x.dtype)
-        raise TypeError(f"x must be a numpy array or a torch tensor, not {type(x).__name__}")
 
     @property
     def nbytes(self) -> int:

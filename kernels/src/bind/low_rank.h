@@ -16,11 +16,11 @@ auto* low_rank_data(const A& a, const char* name, const std::vector<size_t>& sha
   return a.data();
 }
 
-// A and B of gate, up and down in turn; the gradients in the same order.
+// A and B of gate, up and down in turn; the gradients in the same order, or none of them.
 inline Lora lora_of(const Shape& s, const std::vector<ConstArray>& matrices,
                     const std::vector<Array>& grads, float scale) {
   static const char* const names[] = {"gate_a", "gate_b", "up_a", "up_b", "down_a", "down_b"};
-  if (matrices.size() != 6 || grads.size() != 6)
+  if (matrices.size() != 6 || (!grads.empty() && grads.size() != 6))
     throw nb::value_error("low-rank matrices come in six: A and B of gate, up and down");
   const size_t rank = matrices[0].ndim() == 3 ? matrices[0].shape(1) : 0, e = size_t(s.experts);
   if (rank == 0) throw nb::value_error("gate_a must be [experts, rank, hidden] with a rank of 1 or more");
@@ -31,6 +31,7 @@ inline Lora lora_of(const Shape& s, const std::vector<ConstArray>& matrices,
     const std::vector<size_t> a = {e, rank, in}, b = {e, out, rank};
     l.a[p] = static_cast<const float*>(low_rank_data(matrices[2 * p], names[2 * p], a));
     l.b[p] = static_cast<const float*>(low_rank_data(matrices[2 * p + 1], names[2 * p + 1], b));
+    if (grads.empty()) continue;
     l.da[p] = static_cast<float*>(low_rank_data(grads[2 * p], names[2 * p], a));
     l.db[p] = static_cast<float*>(low_rank_data(grads[2 * p + 1], names[2 * p + 1], b));
   }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 
+#include "../core/back_forward.h"
 #include "../core/backward.h"
 #include "../core/cpu.h"
 #include "../core/cut.h"
@@ -92,6 +93,18 @@ class Experts {
     nb::gil_scoped_release released;
     PoolLock lock;
     kt::backward(*weights_, call, kernels());
+  }
+
+  void forward_low_rank(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
+                        const std::optional<ConstArray>& mask, const Array& out,
+                        const std::vector<ConstArray>& low_rank, float scale) const {
+    const Call c = checked(x, ids, weights, mask, out);
+    const Lora lora = lora_of(layout().shape, low_rank, {}, scale);
+    const BackCall call = {c.x, nullptr, c.out, c.dtype, c.ids, c.weights, nullptr, c.mask, c.tokens,
+                           c.top_k, c.act, &lora};
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    kt::forward_low_rank(*weights_, call, kernels());
   }
 
   // Seconds of each phase of one forward.
@@ -260,6 +273,9 @@ NB_MODULE(_core, m) {
            "down"_a.noconvert())
       .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("forward_low_rank", &Experts::forward_low_rank, "x"_a.noconvert(), "ids"_a.noconvert(),
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert(), "low_rank"_a,
+           "scale"_a)
       .def("backward", &Experts::backward, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "dout"_a.noconvert(),
            "dx"_a.noconvert(), "dweights"_a.noconvert(), "low_rank"_a, "grads"_a, "scale"_a)

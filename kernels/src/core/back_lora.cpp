@@ -43,7 +43,7 @@ void copy_token(const Back& s, int token) {
   const size_t at = size_t(s.first_token + token) * n * element_bytes(s.call.dtype);
   const size_t to = size_t(token) * s.l.hidden;
   s.kernels.load_row(s.call.x + at, s.call.dtype, n, s.l.hidden, s.lora->x + to);
-  s.kernels.load_row(s.call.dout + at, s.call.dtype, n, s.l.hidden, s.lora->dout + to);
+  if (s.call.dout) s.kernels.load_row(s.call.dout + at, s.call.dtype, n, s.l.hidden, s.lora->dout + to);
 }
 
 // low[which][j] = factor * (row · the j-th row of a matrix)
@@ -86,11 +86,13 @@ BackLora make_lora(const Back& s, const Lora& call, LoraBuffers& b, int threads)
     r.b[p] = b.b[p].need_of<float>(touched * rank * size_t(padded_out(s.l, p)));
   }
   r.x = b.x.need_of<float>(size_t(s.tokens) * s.l.hidden);
-  r.dout = b.dout.need_of<float>(size_t(s.tokens) * s.l.hidden);
   r.low = b.low.need_of<float>(pairs * kLows * rank);
   r.h = b.h.need_of<float>(pairs * i);
-  r.dgate = b.dgate.need_of<float>(pairs * i);
-  r.dup = b.dup.need_of<float>(pairs * i);
+  if (s.call.dout) {
+    r.dout = b.dout.need_of<float>(size_t(s.tokens) * s.l.hidden);
+    r.dgate = b.dgate.need_of<float>(pairs * i);
+    r.dup = b.dup.need_of<float>(pairs * i);
+  }
   r.scratch = b.threads.need_of<float>(size_t(threads) * r.widest);
   r.touched_of.resize(s.routing.blocks.size());
   for (size_t t = 0; t < touched; ++t)
@@ -111,24 +113,53 @@ void lora_low(const Back& s, int block) {
   const int t = s.lora->touched_of[size_t(block)], n = s.l.hidden;
   for (size_t pair = size_t(b.first); pair < size_t(b.first + b.rows); ++pair) {
     const float* x = s.lora->x + token_of(s, pair) * n;
-    const float* dout = s.lora->dout + token_of(s, pair) * n;
     project(s, pair, kGateLow, x, n, 1.0f, [&](int j) { return a_row(s, 0, t, j); });
     project(s, pair, kUpLow, x, n, 1.0f, [&](int j) { return a_row(s, 1, t, j); });
+    if (!s.call.dout) continue;
+    const float* dout = s.lora->dout + token_of(s, pair) * n;
     project(s, pair, kDoutLow, dout, n, 1.0f, [&](int j) { return b_row(s, 2, t, j); });
   }
 }
 
-void lora_slice(const Back& s, int block, int row, int column, float* gate_up, float* dh) {
+void lora_add_gate_up(const Back& s, int block, int row, int column, float* gate_up) {
   const size_t pair = size_t(s.routing.blocks[size_t(block)].first + row);
   const int t = s.lora->touched_of[size_t(block)];
   const float scale = s.lora->call.scale;
-  for (int j = 0; j < s.lora->rank; ++j) {
+  for (int j = 0; j < s.lora->rank; ++j)
     for (int i = 0; i < kSlice; i += 16) {  // gate and up in turn, 16 of each
       s.kernels.axpy(gate_up + i * 2, b_row(s, 0, t, j) + column + i, scale * low_of(s, pair, kGateLow)[j], 16);
       s.kernels.axpy(gate_up + i * 2 + 16, b_row(s, 1, t, j) + column + i, scale * low_of(s, pair, kUpLow)[j], 16);
     }
-    s.kernels.axpy(dh, a_row(s, 2, t, j) + column, scale * low_of(s, pair, kDoutLow)[j], kSlice);
-  }
+}
+
+namespace {
+
+// to += sum over the rank of low[which][j] times a row of a matrix, from a column on.
+template <class RowOf>
+void add_low(const Back& s, int block, int row, int column, int which, float factor, float* to, RowOf row_of) {
+  const float* low = low_of(s, size_t(s.routing.blocks[size_t(block)].first + row), which);
+  const int t = s.lora->touched_of[size_t(block)];
+  for (int j = 0; j < s.lora->rank; ++j)
+    s.kernels.axpy(to, row_of(t, j) + column, factor * low[j], kSlice);
+}
+
+}  // namespace
+
+void lora_add_dh(const Back& s, int block, int row, int column, float* dh) {
+  add_low(s, block, row, column, kDoutLow, s.lora->call.scale, dh,
+          [&](int t, int j) { return a_row(s, 2, t, j); });
+}
+
+void lora_add_down(const Back& s, int block, int row, int column, float* y) {
+  add_low(s, block, row, column, kHLow, s.lora->call.scale, y,
+          [&](int t, int j) { return b_row(s, 2, t, j); });
+}
+
+void lora_h_low(const Back& s, int block) {
+  const Block& b = s.routing.blocks[size_t(block)];
+  const int t = s.lora->touched_of[size_t(block)], n = s.l.intermediate;
+  for (size_t pair = size_t(b.first); pair < size_t(b.first + b.rows); ++pair)
+    project(s, pair, kHLow, s.lora->h + pair * size_t(n), n, 1.0f, [&](int j) { return a_row(s, 2, t, j); });
 }
 
 void lora_inner(const Back& s, int block) {
@@ -139,17 +170,13 @@ void lora_inner(const Back& s, int block) {
     const size_t at = pair * size_t(n);
     project(s, pair, kGateInner, s.lora->dgate + at, n, scale, [&](int j) { return b_row(s, 0, t, j); });
     project(s, pair, kUpInner, s.lora->dup + at, n, scale, [&](int j) { return b_row(s, 1, t, j); });
-    project(s, pair, kHLow, s.lora->h + at, n, 1.0f, [&](int j) { return a_row(s, 2, t, j); });
   }
+  lora_h_low(s, block);
 }
 
 void lora_add_dx(const Back& s, int block, int row, int column, float* dx) {
-  const size_t pair = size_t(s.routing.blocks[size_t(block)].first + row);
-  const int t = s.lora->touched_of[size_t(block)];
-  for (int j = 0; j < s.lora->rank; ++j) {
-    s.kernels.axpy(dx, a_row(s, 0, t, j) + column, low_of(s, pair, kGateInner)[j], kSlice);
-    s.kernels.axpy(dx, a_row(s, 1, t, j) + column, low_of(s, pair, kUpInner)[j], kSlice);
-  }
+  add_low(s, block, row, column, kGateInner, 1.0f, dx, [&](int t, int j) { return a_row(s, 0, t, j); });
+  add_low(s, block, row, column, kUpInner, 1.0f, dx, [&](int t, int j) { return a_row(s, 1, t, j); });
 }
 
 int lora_grads(const Back& s) { return s.lora ? int(s.routing.touched.size()) * s.lora->rank : 0; }

@@ -26,12 +26,15 @@ enum Low { kGateLow, kUpLow, kDoutLow, kGateInner, kUpInner, kHLow, kLows };
 
 BackLora make_lora(const Back& s, const Lora& call, LoraBuffers& buffers, int threads);
 
-// In the order of the phases. Units: lora_copies, blocks, (within a slice), blocks, (within), lora_grads.
+// Units: lora_copies, blocks (low, inner, h_low), lora_grads; the others lie within a slice.
 int lora_copies(const Back& s);
 void lora_copy(const Back& s, int unit);
 void lora_low(const Back& s, int block);
-void lora_slice(const Back& s, int block, int row, int column, float* gate_up, float* dh);
+void lora_add_gate_up(const Back& s, int block, int row, int column, float* gate_up);
+void lora_add_dh(const Back& s, int block, int row, int column, float* dh);
 void lora_inner(const Back& s, int block);
+void lora_h_low(const Back& s, int block);
+void lora_add_down(const Back& s, int block, int row, int column, float* y);
 void lora_add_dx(const Back& s, int block, int row, int column, float* dx);
 int lora_grads(const Back& s);
 void lora_grad(const Back& s, int unit, int thread);

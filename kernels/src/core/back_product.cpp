@@ -22,19 +22,28 @@ Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth,
   return {dst, stride};
 }
 
-Bf16Panels widened(const Back& s, int expert, int first, int count, int k0, int depth, char* dst) {
-  const Layout& l = s.l;
-  const char* base = s.w.expert(expert);
-  const char* data = base + l.up_panel * size_t(first);
-  if (l.format->product == Product::bf16) return {data + size_t(k0) * 32, l.up_panel};
-  const char* scale = base + l.up_scale_at + l.up_scale * size_t(first);
+Bf16Panels widened(const Back& s, const Matrix& m, int first, int count, int k0, int depth, char* dst) {
+  const Format& format = *s.l.format;
+  const char* data = m.data + m.stride * size_t(first);
+  if (format.product == Product::bf16) return {data + size_t(k0) * 32, m.stride};
+  const char* scale = m.scale + m.scale_stride * size_t(first);
   const size_t stride = size_t(depth) * 32;
   for (int p = 0; p < count; ++p) {
-    const TurnArgs t = {data + size_t(p) * l.up_panel, 0, scale + size_t(p) * l.up_scale, 0, 1, k0, depth,
-                        l.group, dst + size_t(p) * stride};
-    s.kernels.widen[int(l.format->product)](&t);
+    const TurnArgs t = {data + size_t(p) * m.stride, 0, scale + size_t(p) * m.scale_stride, 0, 1, k0, depth,
+                        s.l.group, dst + size_t(p) * stride};
+    s.kernels.widen[int(format.product)](&t);
   }
   return {dst, stride};
+}
+
+void gate_up_step(const Back& s, int expert, int column, int first, int blocks, const BackScratch& t) {
+  Matrix both = matrix_of(s, expert, 0);  // gate and up panels lie in turn
+  both.stride = s.l.up_panel;
+  both.scale_stride = s.l.up_scale;
+  const StepArgs step = {&s.x, first, blocks, {}, kSlice / 8, 0, 0, true, t.gate_up};
+  product(s, step, s.l.hidden, t, [&](int k0, int depth) {
+    return widened(s, both, column / 8, kSlice / 8, k0, depth, t.panels);
+  });
 }
 
 namespace {

@@ -21,8 +21,8 @@ Matrix matrix_of(const Back& s, int expert, int projection);  // gate, up, down
 
 // 64 columns from `column` on, turned; the depth from k0 on is rows of the matrix.
 Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth, char* dst);
-// `count` neighbouring gate and up panels as bf16.
-Bf16Panels widened(const Back& s, int expert, int first, int count, int k0, int depth, char* dst);
+// `count` neighbouring panels as bf16.
+Bf16Panels widened(const Back& s, const Matrix& m, int first, int count, int k0, int depth, char* dst);
 
 // One step: adds (or sets, when `first`) sums [block][16][panels * 16] of some blocks. With tiles the
 // sums lie elsewhere until finish_product.
@@ -48,5 +48,8 @@ void product(const Back& s, StepArgs p, int joint, const BackScratch& t, At at) 
   }
   finish_product(s, p, t);
 }
+
+// A slice of gate and up of some blocks, into the scratch's gate_up.
+void gate_up_step(const Back& s, int expert, int column, int first, int blocks, const BackScratch& t);
 
 }  // namespace kt

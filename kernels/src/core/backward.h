@@ -18,7 +18,7 @@ struct Lora {
 
 struct BackCall {
   const char* x;         // [tokens, hidden]
-  const char* dout;
+  const char* dout;      // null in a forward pass, whose result is dx
   char* dx;
   Dtype dtype;           // of all three
   Ids ids;               // [tokens, top_k]
