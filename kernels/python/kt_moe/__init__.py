@@ -10,6 +10,7 @@ from kt_moe import limits
 from kt_moe._native import IsaError, KernelsUnavailable, available, why
 from kt_moe.cpu import CpuInfo, cpu_info, set_threads, threads, use_isa
 from kt_moe.experts import Experts
+from kt_moe.gpu import GpuBuffers, GpuError, GpuLink
 from kt_moe.packfile import PackFileError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CpuInfo",
     "Experts",
+    "GpuBuffers",
+    "GpuError",
+    "GpuLink",
     "IsaError",
     "KTMoEWrapper",
     "KernelsUnavailable",

@@ -22,13 +22,13 @@ class HostFunction(NamedTuple):
 class HostCall:
     def __init__(self, packed: Any, arrays: tuple[Any, ...]) -> None:
         """arrays: x, ids, weights, mask or None, out, as `Experts.forward` takes them."""
-        self._call = packed.host_call(*arrays)
+        self.bound = packed.host_call(*arrays)
         self._alive = (packed, arrays)  # read and written whenever the functions run
-        context = int(self._call.context())
+        context = int(self.bound.context())
         self.submit = HostFunction(int(core().HostCall.submit()), context)
         self.sync = HostFunction(int(core().HostCall.sync()), context)
 
     def check(self) -> None:
-        """Raise ValueError if a call failed since the last check."""
-        if error := self._call.take_error():
+        """Raise ValueError if a call failed since the last check; its output was zeros."""
+        if error := self.bound.take_error():
             raise ValueError(error)

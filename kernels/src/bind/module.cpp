@@ -26,6 +26,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace kt {
+
+void bind_gpu(nb::module_& m);  // after HostCall
+
 namespace {
 
 std::atomic<const Kernels*> g_kernels{nullptr};
@@ -265,6 +268,7 @@ NB_MODULE(_core, m) {
       .def("take_error", &kt::HostCall::take_error)
       .def_static("submit", [] { return uintptr_t(&kt::HostCall::submit); })
       .def_static("sync", [] { return uintptr_t(&kt::HostCall::sync); });
+  kt::bind_gpu(m);
   nb::class_<Experts>(m, "Experts")
       .def(nb::init<int, int, int, const std::string&, int, int, bool>())
       .def(nb::init<const std::string&, size_t, size_t, int, int, int, const std::string&, int, int,

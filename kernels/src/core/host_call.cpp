@@ -1,5 +1,6 @@
 #include "host_call.h"
 
+#include <cstring>
 #include <exception>
 #include <utility>
 
@@ -13,14 +14,26 @@ HostCall::HostCall(const Weights& w, const Call& call, const Kernels& kernels)
 
 HostCall::~HostCall() { sync(this); }
 
-void HostCall::run() {
+void HostCall::run() noexcept {
   try {
     PoolLock lock;
     forward(weights_, call_, kernels_);
   } catch (const std::exception& error) {
-    std::lock_guard<std::mutex> hold(lock_);
-    if (error_.empty()) error_ = error.what();
+    failed(error.what());
+  } catch (...) {
+    failed("the call failed");
   }
+}
+
+// Zeros travel through the layers that follow without harm; NaN would stop a GPU that samples from it.
+void HostCall::failed(const char* what) noexcept {
+  std::memset(call_.out, 0, row_bytes() * size_t(call_.tokens));
+  std::lock_guard<std::mutex> hold(lock_);
+  if (error_.empty()) error_ = what;
+}
+
+size_t HostCall::row_bytes() const {
+  return size_t(weights_.layout().shape.hidden) * (call_.dtype == Dtype::f32 ? 4 : 2);
 }
 
 void HostCall::submit(void* host_call) {
@@ -32,6 +45,8 @@ void HostCall::sync(void* host_call) {
   HostCall& call = *static_cast<HostCall*>(host_call);
   if (const uint64_t ticket = call.ticket_.load()) wait_for(ticket);
 }
+
+void HostCall::call(void* host_call) { static_cast<HostCall*>(host_call)->run(); }
 
 std::string HostCall::take_error() {
   std::lock_guard<std::mutex> hold(lock_);

@@ -1,0 +1,148 @@
+#include "mailbox.h"
+
+#include <immintrin.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <ctime>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "memory.h"
+
+namespace kt {
+namespace {
+
+constexpr long kSpin = 1000000, kShortestNap = 50000, kLongestNap = 20000000, kNapShare = 50;  // ns
+
+long now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+class Mailboxes {
+ public:
+  Mailboxes() : region_(sizeof(MailboxWords)), words_(new (region_.data()) MailboxWords) {
+    for (int i = kMailboxes; i-- > 0;) free_.push_back(i);
+  }
+
+  MailboxWords& words() { return *words_; }
+
+  int add(HostCall& call) {
+    std::lock_guard<std::mutex> hold(lock_);
+    if (free_.empty()) throw std::runtime_error("all " + std::to_string(kMailboxes) + " mailboxes are taken");
+    const int at = free_.back();
+    free_.pop_back();
+    words_->request[at].store(0);
+    words_->answer[at].store(0);
+    calls_[at] = &call;
+    end_.store(std::max(end_.load(), at + 1));
+    if (!started_) std::thread([this] { serve(); }).detach();
+    started_ = true;
+    return at;
+  }
+
+  void remove(int at) {
+    std::lock_guard<std::mutex> hold(lock_);  // the thread holds it while a call runs
+    calls_[at] = nullptr;
+    free_.push_back(at);
+  }
+
+  void wake() {
+    bell_.fetch_add(1);
+    if (napping_.load()) syscall(SYS_futex, &bell_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+  }
+
+ private:
+  // True if there was one.
+  bool serve_next() {
+    const int end = end_.load(std::memory_order_acquire);
+    for (int i = 0; i < end; ++i) {
+      if (words_->request[i].load(std::memory_order_acquire) != 1) continue;
+      answer(i);
+      return true;
+    }
+    return false;
+  }
+
+  void answer(int at) {
+    std::lock_guard<std::mutex> hold(lock_);
+    words_->request[at].store(0);
+    if (calls_[at]) calls_[at]->run();
+    words_->answer[at].store(1);
+  }
+
+  bool serve_while_spinning() {
+    for (int i = 0; i < 64; ++i) {
+      if (serve_next()) return true;
+      _mm_pause();
+    }
+    return false;
+  }
+
+  void nap(uint32_t heard, long idle) {
+    const long length = std::min(kLongestNap, std::max(kShortestNap, idle / kNapShare));
+    const timespec t = {0, length};
+    napping_.store(true);
+    syscall(SYS_futex, &bell_, FUTEX_WAIT_PRIVATE, heard, &t, nullptr, 0);
+    napping_.store(false);
+  }
+
+  void serve() {
+    uint32_t heard = bell_.load();
+    for (long last = now();;) {
+      const uint32_t rung = bell_.load();
+      if (serve_while_spinning() || rung != heard) {
+        last = now();
+        heard = rung;
+        continue;
+      }
+      const long idle = now() - last;
+      if (idle > kSpin) nap(heard, idle);
+    }
+  }
+
+  Region region_;
+  MailboxWords* words_;
+  HostCall* calls_[kMailboxes] = {};
+  std::mutex lock_;
+  std::vector<int> free_;
+  std::atomic<int> end_{0};
+  bool started_ = false;
+  Word bell_{0};
+  std::atomic<bool> napping_{false};
+};
+
+// Never destroyed: its thread runs until the process ends, and a GPU may still write to the words.
+// A forked child has neither that thread nor a CUDA context, and starts afresh.
+Mailboxes* g_mailboxes = nullptr;
+std::mutex* g_making = new std::mutex;
+
+void after_fork() {
+  g_mailboxes = nullptr;
+  g_making = new std::mutex;
+}
+
+Mailboxes& mailboxes() {
+  static const int once = pthread_atfork(nullptr, nullptr, after_fork);
+  (void)once;
+  std::lock_guard<std::mutex> hold(*g_making);
+  if (!g_mailboxes) g_mailboxes = new Mailboxes;
+  return *g_mailboxes;
+}
+
+}  // namespace
+
+MailboxWords& mailbox_words() { return mailboxes().words(); }
+int add_mailbox(HostCall& call) { return mailboxes().add(call); }
+void remove_mailbox(int mailbox) { mailboxes().remove(mailbox); }
+void wake_mailboxes() { mailboxes().wake(); }
+
+}  // namespace kt

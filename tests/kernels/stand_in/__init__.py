@@ -1,0 +1,60 @@
+"""A driver of CUDA that is a thread: built from `cuda.c` and found in place of libcuda.so.1."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+NAME = "libcuda.so.1"
+SETTINGS = ("memory_ops", "devices", "ordinal", "fail_copy", "fail_register")
+
+
+def build(folder: Path) -> Path | None:
+    """The library, or None without a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    target = folder / NAME
+    source = Path(__file__).with_name("cuda.c")
+    flags = ["-shared", "-fPIC", "-pthread", "-O1", f"-Wl,-soname,{NAME}"]
+    subprocess.run([compiler, *flags, "-o", str(target), str(source)], check=True)
+    return target
+
+
+class Driver:
+    """Loaded once, the kernels find it by its name."""
+
+    def __init__(self, library: Path) -> None:
+        self.functions = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        self.functions.fake_stream.restype = ctypes.c_void_p
+
+    def set(self, **values: int) -> None:
+        for name, value in values.items():
+            self.functions.fake_set(SETTINGS.index(name), value)
+
+    def stream(self, device: int = 0) -> Stream:
+        return Stream(self.functions, int(self.functions.fake_stream(device)))
+
+    def registered(self) -> int:
+        return int(self.functions.fake_registered())
+
+    def balanced(self) -> bool:
+        return self.functions.fake_context_depth() == 0
+
+
+class Stream:
+    def __init__(self, functions: ctypes.CDLL, handle: int) -> None:
+        self.handle = handle
+        self._functions = functions
+        self._argument = ctypes.c_void_p(handle)
+
+    def capture(self, on: bool) -> None:
+        self._functions.fake_capture(self._argument, int(on))
+
+    def replay(self) -> None:
+        self._functions.fake_replay(self._argument)
+
+    def synchronise(self) -> None:
+        self._functions.fake_synchronise(self._argument)
