@@ -57,10 +57,10 @@ def _show(plan: Plan, ctx: Context) -> None:
 
 def _model(ctx: Context, machine: Machine, asker: LineAsker) -> str:
     """A choice among those that run here, the demo first."""
-    from kt_cli.commands.fit import candidates, row_of
+    from kt_cli.commands.fit import candidates, row_of, runner
 
-    facts = facts_for(machine, ctx.home)
-    rows = [row_of(c, machine, RunOptions(), facts, Origins()) for c in candidates(ctx.home)]
+    planner = runner(machine, RunOptions(), facts_for(machine, ctx.home), Origins())
+    rows = [row_of(c, planner) for c in candidates(ctx.home)]
     running = sorted((r for r in rows if r.runs), key=lambda r: (not r.local, -r.parameters))
     named = [r for r in running if r.model != "demo"]
     lines = [f"{r.model}  {r.method}, context {r.context}" for r in named[:SHOWN]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,18 @@ from kt_cli.core.fit import SORTS, Fit, best, fit_of, ranked
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
+from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Facts, Origins, plan_run
+from kt_cli.core.plan_sft import plan_sft
 from kt_cli.core.serial import to_plain
-from kt_cli.engines.facts import read_facts
+from kt_cli.core.sft_ledger import SftCase
+from kt_cli.engines.facts import read_facts, read_sft
 from kt_cli.errors import KtError
 from kt_cli.options import RunOptions, opt, parse_count
-from kt_cli.ui.fit import fit_table
+from kt_cli.ui.fit import fit_table, sft_table
 
 FILTER = "Which and how"
+Planner = Callable[["Candidate", Model], Plan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +34,16 @@ class FitOptions(MachineOptions):
     search: str | None = opt(
         help="Only models whose name or family has this in it", metavar="TEXT", panel=FILTER
     )
+    purpose: str | None = opt(
+        "--for", help="What the model is for: run it, or fine-tune it with LoRA (run)",
+        choices=("run", "sft"), panel=FILTER,
+    )  # fmt: skip
     fits: bool = opt("--fits", help="Only models that run", default=False, panel=FILTER)
     local: bool = opt("--local", help="Only models that are here", default=False, panel=FILTER)
     sort: str | None = opt("--sort", help="Order (size)", choices=tuple(SORTS), panel=FILTER)
     ctx_size: int | None = opt(
-        "-c", "--ctx-size", help="Context every model must hold", parse=parse_count, low=1,
-        metavar="TOKENS", panel=FILTER,
+        "-c", "--ctx-size", help="Context every model must hold, or length of a training sample",
+        parse=parse_count, low=1, metavar="TOKENS", panel=FILTER,
     )  # fmt: skip
     csv: bool = opt("--csv", help="Print as CSV", default=False, panel=FILTER)
 
@@ -51,20 +59,35 @@ class Candidate:
 
 @takes(FitOptions)
 def cli(options: FitOptions, ctx: Context) -> None:
-    """Rank the models this machine can run, with method, context, speed and download."""
+    """Rank the models this machine can run or fine-tune, with memory, speed and download."""
     machine = machine_for(options, ctx.home)
-    wanted = RunOptions(ctx_size=options.ctx_size)
-    full, origins = with_settings(wanted, ctx.settings)
-    facts = read_facts()
+    tuning = options.purpose == "sft"
+    planner = _tuner(machine, options) if tuning else _runner(machine, options, ctx)
     found = [c for c in candidates(ctx.home) if _wanted(c, options)]
-    rows = [row_of(c, machine, full, facts, origins) for c in found]
+    rows = [row_of(c, planner) for c in found]
     rows = [r for r in rows if (r.runs or not options.fits) and (r.local or not options.local)]
     rows = ranked(rows, options.sort or "size")
     if options.csv:
         ctx.out.result("fit", {"text": _csv(rows)}, _csv(rows).rstrip("\n"))
-    else:
-        data = {"machine": machine.name, "models": [to_plain(row) for row in rows]}
-        ctx.out.result("fit", data, *fit_table(rows, machine.name))
+        return
+    purpose = options.purpose or "run"
+    plain = [to_plain(row) for row in rows]
+    data = {"machine": machine.name, "for": purpose, "models": plain}
+    ctx.out.result("fit", data, *(sft_table if tuning else fit_table)(rows, machine.name))
+
+
+def runner(machine: Machine, options: RunOptions, facts: Facts, origins: Origins) -> Planner:
+    return lambda c, model: plan_run(machine, model, options, facts, origins, c.hints)
+
+
+def _runner(machine: Machine, options: FitOptions, ctx: Context) -> Planner:
+    full, origins = with_settings(RunOptions(ctx_size=options.ctx_size), ctx.settings)
+    return runner(machine, full, read_facts(), origins)
+
+
+def _tuner(machine: Machine, options: FitOptions) -> Planner:
+    facts = read_sft()
+    return lambda _, model: plan_sft(SftCase(machine, model, facts, options.ctx_size))
 
 
 def candidates(home: Path) -> Iterator[Candidate]:
@@ -108,13 +131,11 @@ def _wanted(candidate: Candidate, options: FitOptions) -> bool:
     return any(text in name.lower() for name in names)
 
 
-def row_of(
-    candidate: Candidate, machine: Machine, options: RunOptions, facts: Facts, origins: Origins
-) -> Fit:
+def row_of(candidate: Candidate, planner: Planner) -> Fit:
+    """Of the first checkpoint that runs."""
     rows = []
     for model in candidate.models:
-        plan = plan_run(machine, model, options, facts, origins, candidate.hints)
-        rows.append(fit_of(model, plan, candidate.family))
+        rows.append(fit_of(model, planner(candidate, model), candidate.family))
         if rows[-1].runs:
             break
     return best(rows)

@@ -11,7 +11,7 @@ class EmbeddedFacts:
     """The embedded engine. Sizes in bytes; each number's source stands in the preset."""
 
     base_bytes: int
-    """Resident memory of Python, torch, transformers and the server before any weight."""
+    """Memory of Python, torch, transformers and the server before any weight."""
     chunk: int
     """Tokens of a prompt computed at once."""
     requests: int
@@ -32,10 +32,22 @@ class EmbeddedFacts:
     """Start of an architecture's name → why its experts run on torch's operator."""
     activations: tuple[str, ...] = ("silu", "gelu")
     """Of experts, in our kernels."""
+    libraries_bytes: int = 0
+    """Resident pages of program files, which the kernel may drop."""
+    token_bytes: int = 0
+    """Of the tokenizer, a word of the vocabulary."""
+    pooled: tuple[str, ...] = ()
+    """Starts of architectures whose cache is set aside whole; others grow with each request."""
     gpu_context_bytes: int = 0
+    gpu_host_bytes: int = 0
+    """Memory that CUDA takes on the host."""
+    gpu_libraries_bytes: int = 0
     typical: int = 0
     """Tokens of context that speed is predicted at."""
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    def pools(self, architecture: str) -> bool:
+        return architecture.startswith(tuple(self.pooled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,47 @@ class SglangFacts:
 
     def method(self, name: str) -> Method | None:
         return next((m for m in self.methods if m.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class SftFormat:
+    """A format of the frozen experts in training."""
+
+    name: str
+    reads: tuple[str, ...]
+    """Quantisation of a checkpoint that it takes as it is."""
+    isa: tuple[tuple[str, ...], ...]
+    """Each entry is a set of CPU features that suffices."""
+    weight: float
+    """Bytes per weight, group scales included."""
+    row_scale: float = 0.0
+    """Bytes per output row."""
+    converts: tuple[str, ...] = ()
+    prepare: str = ""
+    architectures: tuple[str, ...] = ()
+    """Starts of names; empty for all that training knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class SftFacts:
+    """LoRA training with experts on the CPU. Sizes in bytes; sources stand in the preset."""
+
+    architectures: tuple[str, ...]
+    """Starts of the names of models that it knows."""
+    formats: tuple[SftFormat, ...]
+    cutoff: int
+    """Tokens of the longest sample, one sample a GPU."""
+    rank: int
+    adapter: int
+    """Bytes a trained parameter takes on the GPU: weight, gradient, optimizer."""
+    expert_adapter: int
+    """The same for the experts' adapters, on the host."""
+    host_base: int
+    host_rank: int
+    host_margin: int
+    cuda_context: int
+    margin: int
+    margin_share: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ class Fit:
     ram: int
     vram: int
     parameters: int
+    gpus: int = 0
     local: bool = False
     short: str = ""
     fix: str = ""
@@ -47,6 +48,7 @@ def fit_of(model: Model, plan: Plan, family: str) -> Fit:
         ram=sum(p.used for p in plan.pools if p.name == "RAM" or p.name.startswith("node")),
         vram=sum(p.used for p in plan.pools if p.name.startswith("GPU")),
         parameters=model.total_parameters,
+        gpus=sum(p.name.startswith("GPU") for p in plan.pools),
         local=bool(model.path),
         short=errors[0].what if errors else "",
         fix=f"{fixes[0].action}" if fixes else "",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from kt_cli.core.facts import EmbeddedFacts, GpuFacts, SglangFacts
+from kt_cli.core.facts import EmbeddedFacts, GpuFacts, SftFacts, SglangFacts
 from kt_cli.core.plan_run import Facts
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.errors import EnvironmentBroken
@@ -37,6 +37,11 @@ def read_facts(folder: Path | None = None) -> Facts:
     base = (folder or presets_folder()) / "engines"
     embedded = _read(EmbeddedFacts, base / "embedded.yaml")
     return Facts(embedded, _read(SglangFacts, base / "sglang.yaml"))
+
+
+@cache
+def read_sft(folder: Path | None = None) -> SftFacts:
+    return _read(SftFacts, (folder or presets_folder()) / "engines" / "llamafactory.yaml")
 
 
 @cache

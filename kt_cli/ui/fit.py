@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kt_cli.core.fit import Fit
@@ -14,23 +14,45 @@ if TYPE_CHECKING:
 
 
 HEAD = ("model", "method", "context", "decode", "prefill", "RAM", "download")
+SFT_HEAD = ("model", "experts", "sample", "GPUs", "each", "RAM", "download")
 
 
 def fit_table(rows: Sequence[Fit], machine: str) -> list[RenderableType]:
     """Plain text that fits 80 columns; what does not run says what is missing."""
-    look = style()
-    cells = [HEAD, *(_cells(r) for r in rows if r.runs)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
-    widths[0] = max([widths[0], *(len(r.model) for r in rows)])
-    lines: list[RenderableType] = [f"on {machine}", "", _line(HEAD, widths)]
-    for row in rows:
-        text = _line(_cells(row), widths) if row.runs else _not(row, widths[0])
-        lines.append(look.text(text))
+    lines = _table(HEAD, rows, _cells, machine)
     count = sum(r.runs for r in rows)
     lines += ["", f"{count} of {len(rows)} run; speeds in tokens/s; `kt plan MODEL` tells why"]
-    if any(r.runs and r.warnings for r in rows):
-        lines.append("* with a warning, such as a conversion first")
+    return lines + _starred(rows)
+
+
+def sft_table(rows: Sequence[Fit], machine: str) -> list[RenderableType]:
+    lines = _table(SFT_HEAD, rows, _sft_cells, machine)
+    count = sum(r.runs for r in rows)
+    lines += [
+        "",
+        f"{count} of {len(rows)} can be fine-tuned: LoRA, frozen experts on the CPU, by",
+        "LLaMA-Factory with kt-kernel; sizes are computed, no run was measured",
+    ]
+    return lines + _starred(rows)
+
+
+def _table(
+    head: Sequence[str], rows: Sequence[Fit], cells: Callable[[Fit], Sequence[str]], machine: str
+) -> list[RenderableType]:
+    look = style()
+    table = [head, *(cells(r) for r in rows if r.runs)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    widths[0] = max([widths[0], *(len(r.model) for r in rows)])
+    lines: list[RenderableType] = [f"on {machine}", "", _line(head, widths)]
+    for row in rows:
+        text = _line(cells(row), widths) if row.runs else _not(row, widths[0])
+        lines.append(look.text(text))
     return lines
+
+
+def _starred(rows: Sequence[Fit]) -> list[RenderableType]:
+    warned = any(r.runs and r.warnings for r in rows)
+    return ["* with a warning, such as a conversion first"] if warned else []
 
 
 def _cells(row: Fit) -> tuple[str, ...]:
@@ -39,6 +61,13 @@ def _cells(row: Fit) -> tuple[str, ...]:
     method = row.method + ("*" if row.warnings else "")
     download = "here" if row.local else gb(row.download)
     return row.model, method, tokens(row.context), decode, prefill, gb(row.ram), download
+
+
+def _sft_cells(row: Fit) -> tuple[str, ...]:
+    method = row.method + ("*" if row.warnings else "")
+    each = gb(row.vram / max(1, row.gpus))
+    download = "here" if row.local else gb(row.download)
+    return row.model, method, tokens(row.context), str(row.gpus), each, gb(row.ram), download
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

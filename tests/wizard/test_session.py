@@ -158,6 +158,16 @@ def test_fit_ranks_what_runs_first_and_filters(tmp_path: Path) -> None:
     assert sizes == sorted(sizes)
 
 
+def test_fit_for_fine_tuning_tells_what_each_side_needs(tmp_path: Path) -> None:
+    found = result(tmp_path, "fit", "qwen3-30b", *SERVER, "--for", "sft")
+    row = found["models"][0]
+    assert found["for"] == "sft"
+    assert (row["runs"], row["engine"], row["method"]) == (True, "llamafactory", "BF16")
+    assert 58e9 < row["ram"] < 90e9
+    ran = kt(tmp_path, "fit", "qwen3-30b", *LAPTOP, "--for", "sft")
+    assert "needs an NVIDIA GPU" in ran.stdout
+
+
 def test_fit_as_csv_has_a_line_for_each_model(tmp_path: Path) -> None:
     lines = kt(tmp_path, "fit", *LAPTOP, "--csv").stdout.splitlines()
     assert lines[0].startswith("model,runs,engine")
