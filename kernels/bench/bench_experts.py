@@ -87,7 +87,9 @@ class Timing:
     phases: list[float]  # of the call, together 1
 
 
-def time_calls(layers: list[kt_moe.Experts], tokens: int, seconds: float) -> Timing:
+def time_calls(
+    layers: list[kt_moe.Experts], tokens: int, seconds: float, trials: int = CUT_TRIALS
+) -> Timing:
     """The median call, and the bytes and operations of one."""
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((tokens, layers[0].hidden), np.float32).view(np.uint32) >> 16).astype(
@@ -96,7 +98,7 @@ def time_calls(layers: list[kt_moe.Experts], tokens: int, seconds: float) -> Tim
     out = np.empty_like(x)
     cases = list(routings(layers[0], tokens, 24 if tokens < 128 else 3))
     touched = float(np.median([np.unique(ids).size for ids, _ in cases]))
-    for i in range(CUT_TRIALS if kt_moe.cpu_info()["variant"] == "amx" else 0):
+    for i in range(trials if kt_moe.cpu_info()["variant"] == "amx" else 0):
         layers[i % len(layers)].forward(x, *cases[i % len(cases)], out=out)
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -148,9 +150,10 @@ def report(args: argparse.Namespace) -> None:
     for name, fmt in product(args.shapes.split(","), args.formats.split(",")):
         layers = make_layers(SHAPES[name], fmt, min(args.memory * 1e9, 0.7 * free_bytes()))
         for cut, tokens, n in product(args.cuts.split(), numbers(args.tokens), threads):
-            kt_moe.limits.pin_cut(kt_moe.limits.Cut(*numbers(cut)) if cut != "auto" else None)
+            pinned = cut != "auto"
+            kt_moe.limits.pin_cut(kt_moe.limits.Cut(*numbers(cut)) if pinned else None)
             kt_moe.set_threads(n)
-            timing = time_calls(layers, tokens, args.seconds)
+            timing = time_calls(layers, tokens, args.seconds, 2 if pinned else CUT_TRIALS)
             top = rates.get((f"amx-{PEAK[fmt]}", n), 0) or rates[PEAK[fmt], n]
             label = f"{name}/{layers[0].num_experts}"
             print_row(label, fmt, tokens, n, timing, bandwidth[n], top)

@@ -48,7 +48,7 @@ def pin_cut(cut: Cut | None) -> None:
         return
     if cut.depth < 2 or cut.depth % 2 or cut.panels < 4 or cut.panels % 4 or cut.blocks < 1:
         raise ValueError(f"depth must be even and panels a multiple of 4, not {cut}")
-    core().pin_cut(*cut)
+    core().pin_cut(cut.depth, cut.panels, cut.blocks, bool(cut.fetch))
 
 
 def last_cut() -> Cut:
