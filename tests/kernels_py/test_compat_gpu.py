@@ -1,4 +1,4 @@
-"""`KTMoEWrapper` on tensors of a GPU: same results, any stream, no capture."""
+"""`KTMoEWrapper` on tensors of a GPU: same results, any stream, captured or not."""
 
 import numpy as np
 import pytest
@@ -70,8 +70,38 @@ def test_deferred_experts_arrive_with_the_next_layer(loaded):
     assert off(second.forward(*on_gpu(b), None).cpu(), both) < 0.006
 
 
-def test_capture_is_refused_by_name(loaded):
-    moe, call = loaded[0](), on_gpu(inputs())
+def test_a_captured_graph_computes_anew_at_every_replay(loaded):
+    make, _held = loaded
+    layers = [make(max_deferred_experts_per_token=1), make()]
+    layers[1].layer_idx = LAYER + 1
+    x, ids, weights = on_gpu(inputs(2))
+
+    def both():
+        first = layers[0].forward(x, ids, weights, None)
+        return first, layers[1].forward(first, ids, weights, None)
+
+    eager = [t.clone() for t in both()]
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with pytest.raises(RuntimeError, match="cannot be captured"), torch.cuda.graph(graph):
-        moe.forward(*call, None)
+    with torch.cuda.graph(graph):
+        captured = both()
+    for _ in range(3):
+        graph.replay()
+        torch.cuda.synchronize()
+        assert all(torch.equal(a, b) for a, b in zip(captured, eager, strict=True))
+    x.copy_(inputs(2, seed=5)[0])
+    wanted = [t.clone() for t in both()]
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(captured, wanted, strict=True))
+
+
+def test_what_the_cpu_finds_wrong_is_raised_by_the_next_call(loaded):
+    make, held = loaded
+    moe, call = make(), inputs()
+    x, ids, weights = on_gpu(call)
+    moe.forward(x, torch.full_like(ids, 9), weights, None)
+    torch.cuda.synchronize()
+    with pytest.raises(ValueError, match="expert id 9 of token 0"):
+        moe.forward(x, ids, weights, None)
+    assert off(moe.forward(x, ids, weights, None).cpu(), expected(held, *call)) < 0.006

@@ -26,7 +26,8 @@ from kt_moe.cpu import set_threads
 from kt_moe.experts import Experts
 from kt_moe.formats import Plain, to_experts
 from kt_moe.formats.load import Target
-from kt_moe.staging import Slot, Staging
+from kt_moe.running import OnGpu, Running, start_on_cpu, start_on_gpu
+from kt_moe.staging import LayerLinks, Staging
 
 Tensor: TypeAlias = torch.Tensor
 
@@ -38,8 +39,8 @@ class KTMoEWrapper:
     """The routed experts of one layer, those with True in `gpu_experts_mask` left out."""
 
     _staging: ClassVar[Staging] = Staging()
-    _deferred: ClassVar[dict[int, tuple[Experts, Tensor]]] = {}
-    """Layer → its deferred experts and their output, which the next layer adds to its own."""
+    _deferred: ClassVar[dict[int, Running]] = {}
+    """Layer → its deferred experts, whose output the next layer adds to its own."""
 
     def __init__(
         self,
@@ -84,7 +85,8 @@ class KTMoEWrapper:
         self.repack_error = 0.0
         """Relative error that repacking added to the weights, on the first expert."""
         self._experts: Experts | None = None
-        self._submitted: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._links: LayerLinks | None = None
+        self._submitted: tuple[Running, Tensor] | None = None
         self._deferred.pop(layer_idx, None)
         set_threads(cpuinfer_threads)
 
@@ -135,37 +137,35 @@ class KTMoEWrapper:
     def submit_forward(
         self, hidden_states: Tensor, topk_ids: Tensor, topk_weights: Tensor, cuda_stream: Any = None
     ) -> None:
-        """Starts the experts on the CPU; `sync_forward` must follow."""
+        """Starts the experts on the CPU; `sync_forward` must follow. For tensors of a GPU both only
+        enqueue work, which a CUDA graph may capture, and what the CPU finds wrong is raised by a
+        later call. The stream is the current one unless its handle is given."""
         experts = self._loaded()
-        x = hidden_states.reshape(-1, hidden_states.shape[-1])
+        x = hidden_states.reshape(-1, hidden_states.shape[-1]).contiguous()
         check_call(x, topk_ids, topk_weights, self.hidden_size, self.num_experts_per_tok)
         ids, later = self._split(topk_ids.long(), topk_weights)
-        if x.is_cuda:
-            x, ids, weights, out = self._from_gpu(x, ids, topk_weights)
-        else:
-            x, weights = x.contiguous(), topk_weights.float().contiguous()
-            out = torch.empty_like(x)
-        experts.submit(x, ids.contiguous(), weights, mask=self.gpu_experts_mask, out=out)
-        self._submitted = x, later.cpu().contiguous(), weights, out
+        call = x, ids.contiguous(), topk_weights.float().contiguous()
+        running: Running = (
+            self._start_in_stream(experts, cuda_stream, *call)
+            if x.is_cuda
+            else start_on_cpu(experts, self.gpu_experts_mask, *call)
+        )
+        self._submitted = running, later
 
     def sync_forward(self, hidden_states: Tensor, cuda_stream: Any = None) -> Tensor:
         """The result of the last `submit_forward`, with what the layer before had deferred."""
-        experts = self._loaded()
+        self._loaded()
         if self._submitted is None:
             raise RuntimeError("sync_forward without submit_forward")
-        x, later, weights, out = self._submitted
+        running, later = self._submitted
         self._submitted = None
-        experts.sync()
-        self._add_deferred(out)
+        out = running.result()
+        before = self._deferred.pop(self.layer_idx - 1, None)
+        if before is not None and before.shape == out.shape:
+            out += before.result()
         if self.max_deferred_experts_per_token:
-            delayed = torch.empty_like(out)
-            kept = x.clone(), weights.clone()  # staging buffers are filled again before it ends
-            experts.submit(kept[0], later, kept[1], mask=self.gpu_experts_mask, out=delayed)
-            self._deferred[self.layer_idx] = experts, delayed
-        if not hidden_states.is_cuda:
-            return out
-        slot = self._slot(hidden_states.reshape(-1, hidden_states.shape[-1]))
-        return slot.result.copy_(out, non_blocking=True)
+            self._deferred[self.layer_idx] = running.again(later.contiguous())
+        return out
 
     def select_deferred_experts(
         self, expert_ids: Tensor, expert_scores: Tensor, protected_k: int
@@ -184,7 +184,8 @@ class KTMoEWrapper:
 
     @staticmethod
     def get_capture_batch_sizes() -> list[int]:
-        return KTMoEWrapper._staging.capture
+        sizes: list[int] = KTMoEWrapper._staging.capture
+        return sizes
 
     @staticmethod
     def clear_buffer_cache() -> None:
@@ -236,28 +237,22 @@ class KTMoEWrapper:
     def _split(self, ids: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         later = self.max_deferred_experts_per_token
         if not later:
-            return ids, ids.new_full(ids.shape, -1)
+            return ids, ids
         return self.select_deferred_experts(ids, scores, self.num_experts_per_tok - later)
 
-    def _slot(self, x: Tensor) -> Slot:
-        return self._staging.slot(x, self.num_experts_per_tok, self.layer_idx)
-
-    def _from_gpu(
-        self, x: Tensor, ids: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Copies into pinned buffers; the CPU may read them when this returns."""
-        slot = self._slot(x)
-        slot.x.copy_(x, non_blocking=True)
-        slot.ids.copy_(ids, non_blocking=True)
-        slot.weights.copy_(weights, non_blocking=True)
-        torch.cuda.current_stream(x.device).synchronize()
-        return slot.x, slot.ids, slot.weights, slot.out
-
-    def _add_deferred(self, out: Tensor) -> None:
-        before = self._deferred.pop(self.layer_idx - 1, None)
-        if before is not None and before[1].shape == out.shape:
-            before[0].sync()
-            out += before[1]
+    def _start_in_stream(
+        self, experts: Experts, stream: Any, x: Tensor, ids: Tensor, weights: Tensor
+    ) -> OnGpu:
+        if self._links is None or self._links.experts is not experts:
+            self._links = LayerLinks(experts, self.gpu_experts_mask)
+        links, layer, k = self._links, self.layer_idx, self.num_experts_per_tok
+        link = links.to(self._staging.of(x, k, layer, later=False))
+        later = link
+        if self.max_deferred_experts_per_token:
+            later = links.to(self._staging.of(x, k, layer, later=True))
+        if stream is None:
+            stream = torch.cuda.current_stream(x.device).cuda_stream
+        return start_on_gpu(link, later, int(stream), x, ids, weights)
 
 
 def _plain(matrix: Tensor) -> Plain:

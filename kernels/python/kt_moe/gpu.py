@@ -8,7 +8,6 @@ driver alone.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, TypeAlias
@@ -18,7 +17,6 @@ import numpy.typing as npt
 
 from kt_moe._native import core
 from kt_moe.experts import Experts
-from kt_moe.host_call import HostCall
 
 Array: TypeAlias = npt.NDArray[Any]
 DtypeName: TypeAlias = Literal["float32", "float16", "bfloat16"]
@@ -108,14 +106,15 @@ class GpuLink:
         sizes = Sizes(max_tokens, experts.hidden, experts.top_k, dtype, ids_dtype)
         if buffers is not None and buffers.sizes != sizes:
             raise ValueError(f"the buffers are for {buffers.sizes}, not {sizes}")
+        if buffers is not None and buffers.gpu.device() != device:
+            raise ValueError(f"the buffers are of GPU {buffers.gpu.device()}, not {device}")
         self.buffers = buffers or GpuBuffers(sizes, device)
-        if self.buffers.gpu.device() != device:
-            raise ValueError(f"the buffers are of GPU {self.buffers.gpu.device()}, not {device}")
         self.way = _way(self.buffers.gpu, way)
-        self._experts = experts
-        self._mask = mask
-        self._calls: dict[int, tuple[HostCall, Any]] = {}
-        self._lock = threading.Lock()
+        b = self.buffers
+        self._call = experts.host_call(b.x, b.ids, b.weights, out=b.out, mask=mask)
+        self._gpu_call = _driver(
+            core().GpuCall, b.gpu, self._call.bound, self.way == "mailbox", self._call
+        )
 
     def enqueue(
         self, stream: int, tokens: int, x: int, ids: int, weights: int, out: int = 0
@@ -123,37 +122,27 @@ class GpuLink:
         """The experts of `tokens` tokens, in stream order. Addresses: x [T, H] in dtype, ids [T, K]
         in ids_dtype, weights [T, K] float32 and out [T, H]; 0 where the page-locked array of
         `buffers` is itself written or read. Raises what an earlier call found."""
-        _driver(self._call(tokens).both, stream, x, ids, weights, out)
+        self._check(tokens)
+        _driver(self._gpu_call.both, stream, tokens, x, ids, weights, out)
 
     def submit(self, stream: int, tokens: int, x: int, ids: int, weights: int) -> None:
         """The first half of `enqueue`: the stream goes on while the CPU works."""
-        _driver(self._call(tokens).start, stream, x, ids, weights)
+        self._check(tokens)
+        _driver(self._gpu_call.start, stream, tokens, x, ids, weights)
 
     def sync(self, stream: int, tokens: int, out: int = 0) -> None:
         """The second half: what follows in the stream finds the output."""
-        _driver(self._call(tokens).finish, stream, out)
+        self._check(tokens)
+        _driver(self._gpu_call.finish, stream, tokens, out)
 
     def check(self) -> None:
         """Raise ValueError if a call that has run failed; its output was zeros."""
-        for call, _gpu_call in list(self._calls.values()):
-            call.check()
+        self._call.check()
 
-    def _call(self, tokens: int) -> Any:
-        """A context for each number of tokens, as captures keep its address."""
+    def _check(self, tokens: int) -> None:
         self.check()
-        with self._lock:
-            if tokens not in self._calls:
-                self._calls[tokens] = self._bind(tokens)
-            return self._calls[tokens][1]
-
-    def _bind(self, tokens: int) -> tuple[HostCall, Any]:
-        b = self.buffers
-        if not 1 <= tokens <= b.sizes.max_tokens:
-            raise ValueError(f"tokens must be 1 to {b.sizes.max_tokens}, not {tokens}")
-        arrays = (b.x[:tokens], b.ids[:tokens], b.weights[:tokens])
-        call = self._experts.host_call(*arrays, out=b.out[:tokens], mask=self._mask)
-        mailbox = self.way == "mailbox"
-        return call, _driver(core().GpuCall, b.gpu, call.bound, mailbox, call)
+        if not 1 <= tokens <= self.buffers.sizes.max_tokens:
+            raise ValueError(f"tokens must be 1 to {self.buffers.sizes.max_tokens}, not {tokens}")
 
 
 def _way(gpu: Any, wanted: Way) -> Way:

@@ -1,7 +1,7 @@
-"""Copies between a GPU and the CPU experts: pinned buffers that live as long as a batch size does.
+"""What `KTMoEWrapper` needs for tensors of a GPU: page-locked buffers, and links of layers to them.
 
-Buffers of the batch sizes that are to be captured stay; of the others only the last one does.
-Two slots let a layer copy while the one before is still at work.
+Layers share the buffers of their sizes, in two places: a layer copies while the one before is still
+at work. Buffers hold a power of two of tokens, so few sets serve all batch sizes.
 """
 
 from __future__ import annotations
@@ -12,54 +12,59 @@ from typing import TypeAlias
 
 import torch
 
+from kt_moe.experts import Experts
+from kt_moe.gpu import DtypeName, GpuBuffers, GpuLink, Sizes
+
 Tensor: TypeAlias = torch.Tensor
-SLOTS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """x [T, H], ids [T, K] int64, weights [T, K] float32 and out on the CPU; result on the GPU."""
-
-    x: Tensor
-    ids: Tensor
-    weights: Tensor
-    out: Tensor
-    result: Tensor
-
-
-Key: TypeAlias = tuple[int, int, int, torch.dtype, torch.device]
+PLACES = 2
+DTYPES: dict[torch.dtype, DtypeName] = {
+    torch.float32: "float32",
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+}
+Key: TypeAlias = tuple[Sizes, int, int, bool]
 
 
 @dataclass(slots=True)
 class Staging:
     capture: list[int] = field(default_factory=list)
-    kept: dict[Key, tuple[Slot, ...]] = field(default_factory=dict)
-    last: tuple[Key, tuple[Slot, ...]] | None = None
+    buffers: dict[Key, GpuBuffers] = field(default_factory=dict)
 
-    def slot(self, x: Tensor, top_k: int, layer: int) -> Slot:
-        key = (len(x), x.shape[1], top_k, x.dtype, x.device)
-        if key in self.kept:
-            return self.kept[key][layer % SLOTS]
-        if self.last is None or self.last[0] != key:
-            self.last = key, tuple(_slot(x, top_k) for _ in range(SLOTS))
-        if len(x) in self.capture:
-            self.kept[key] = self.last[1]
-        return self.last[1][layer % SLOTS]
+    def of(self, x: Tensor, top_k: int, layer: int, *, later: bool) -> GpuBuffers:
+        """Buffers for x [T, H]; those of deferred experts (`later`) are apart."""
+        tokens = 1 << (len(x) - 1).bit_length()
+        sizes = Sizes(tokens, x.shape[1], top_k, DTYPES[x.dtype])
+        device = x.device.index or 0
+        key = sizes, device, layer % PLACES, later
+        if key not in self.buffers:
+            self.buffers[key] = GpuBuffers(sizes, device)
+        return self.buffers[key]
 
     def set_capture(self, sizes: Sequence[int]) -> None:
         self.capture = list(sizes)
 
     def clear(self) -> None:
-        self.kept.clear()
-        self.last = None
+        """Links keep theirs, as a graph may have captured them."""
+        self.buffers.clear()
 
 
-def _slot(x: Tensor, top_k: int) -> Slot:
-    pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return Slot(
-        torch.empty(x.shape, dtype=x.dtype, **pinned),
-        torch.empty((len(x), top_k), dtype=torch.int64, **pinned),
-        torch.empty((len(x), top_k), dtype=torch.float32, **pinned),
-        torch.empty(x.shape, dtype=x.dtype, **pinned),
-        torch.empty(x.shape, dtype=x.dtype, device=x.device),
-    )
+@dataclass(slots=True)
+class LayerLinks:
+    """One layer's links, made when a batch size first needs them and kept as long as the layer."""
+
+    experts: Experts
+    mask: Tensor
+    links: dict[int, GpuLink] = field(default_factory=dict)
+
+    def to(self, buffers: GpuBuffers) -> GpuLink:
+        if id(buffers) not in self.links:
+            sizes = buffers.sizes
+            self.links[id(buffers)] = GpuLink(
+                self.experts,
+                sizes.max_tokens,
+                sizes.dtype,
+                device=buffers.gpu.device(),
+                mask=self.mask,
+                buffers=buffers,
+            )
+        return self.links[id(buffers)]

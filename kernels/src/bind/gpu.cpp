@@ -37,14 +37,13 @@ void bind_gpu(nb::module_& m) {
       .def("__init__", [](GpuCall* self, const Gpu& gpu, HostCall& call, bool mailbox, nb::object) {
         new (self) GpuCall(gpu, call, mailbox);
       }, nb::keep_alive<1, 5>())
-      .def("start", [](GpuCall& c, uintptr_t stream, uintptr_t x, uintptr_t ids, uintptr_t weights) {
-        c.start(stream_of(stream), {x, ids, weights});
+      .def("start", [](GpuCall& c, uintptr_t stream, int tokens, uintptr_t x, uintptr_t ids,
+                       uintptr_t weights) { c.start(stream_of(stream), tokens, {x, ids, weights}); }, Released())
+      .def("finish", [](GpuCall& c, uintptr_t stream, int tokens, uintptr_t out) {
+        c.finish(stream_of(stream), tokens, out);
       }, Released())
-      .def("finish", [](GpuCall& c, uintptr_t stream, uintptr_t out) {
-        c.finish(stream_of(stream), out);
-      }, Released())
-      .def("both", [](GpuCall& c, uintptr_t stream, uintptr_t x, uintptr_t ids, uintptr_t weights,
-                      uintptr_t out) { c.both(stream_of(stream), {x, ids, weights}, out); }, Released());
+      .def("both", [](GpuCall& c, uintptr_t stream, int tokens, uintptr_t x, uintptr_t ids, uintptr_t weights,
+                      uintptr_t out) { c.both(stream_of(stream), tokens, {x, ids, weights}, out); }, Released());
 }
 
 }  // namespace kt

@@ -1,8 +1,10 @@
 #include "gpu.h"
 
+#include <atomic>
 #include <mutex>
 
 #include "mailbox.h"
+#include "submit.h"
 
 namespace kt {
 namespace {
@@ -111,12 +113,25 @@ Pinned::~Pinned() {
   }
 }
 
+struct GpuCall::Launch {
+  HostCall& call;
+  const int tokens;
+  std::atomic<uint64_t> ticket{0};
+
+  static void start(void* launch) {
+    Launch& l = *static_cast<Launch*>(launch);
+    l.ticket.store(submit([&l] { l.call.run(l.tokens); }));
+  }
+  static void finish(void* launch) {
+    if (const uint64_t ticket = static_cast<Launch*>(launch)->ticket.load()) wait_for(ticket);
+  }
+  static void both(void* launch) {
+    const Launch& l = *static_cast<Launch*>(launch);
+    l.call.run(l.tokens);
+  }
+};
+
 GpuCall::GpuCall(const Gpu& gpu, HostCall& call, bool mailbox) : gpu_(gpu), call_(call) {
-  const Call& c = call.bound();
-  const size_t pairs = size_t(c.tokens) * size_t(c.top_k);
-  x_bytes_ = call.row_bytes() * size_t(c.tokens);
-  ids_bytes_ = pairs * (c.ids.wide ? 8 : 4);
-  weights_bytes_ = pairs * 4;
   if (!mailbox) return;
   MailboxWords& words = locked_words(gpu_);
   const Gpu::Use use(gpu_);
@@ -132,68 +147,82 @@ GpuCall::~GpuCall() {
   } catch (const CudaError&) {
     // The driver has ended: nothing asks any more.
   }
+  for (const auto& entry : launches_) Launch::finish(entry.second.get());
   if (mailbox_ >= 0) remove_mailbox(mailbox_);
 }
 
-void GpuCall::copy_inputs(CudaStream stream, const GpuInputs& from) {
+// The arrays are free and hold the inputs.
+void GpuCall::begin(CudaStream stream, int tokens, const GpuInputs& from) {
   const Call& c = call_.bound();
-  gpu_.check_stream(stream);
+  const size_t pairs = size_t(tokens) * size_t(c.top_k);
   const struct { CudaAddress from; const void* to; size_t bytes; const char* name; } parts[] = {
-      {from.x, c.x, x_bytes_, "x"},
-      {from.ids, c.ids.data, ids_bytes_, "ids"},
-      {from.weights, c.weights, weights_bytes_, "weights"}};
+      {from.x, c.x, call_.row_bytes() * size_t(tokens), "x"},
+      {from.ids, c.ids.data, pairs * (c.ids.wide ? 8 : 4), "ids"},
+      {from.weights, c.weights, pairs * 4, "weights"}};
+  gpu_.check_stream(stream);
   for (const auto& p : parts)
     if (p.from) gpu_.check_address(p.from, p.name);
+  if (unfinished_) finish(stream, unfinished_, 0);
   for (const auto& p : parts)
     if (p.from) gpu_.copy(address_of(p.to), p.from, p.bytes, stream);
 }
 
-void GpuCall::copy_output(CudaStream stream, CudaAddress out) {
-  if (out) gpu_.copy(out, address_of(call_.bound().out), x_bytes_, stream);
+void GpuCall::copy_output(CudaStream stream, int tokens, CudaAddress out) {
+  if (out) gpu_.copy(out, address_of(call_.bound().out), call_.row_bytes() * size_t(tokens), stream);
 }
 
 void GpuCall::memory_ops(CudaStream stream, CudaMemoryOp* ops, unsigned count) {
   cuda().check(cuda().memory_ops(stream, count, ops, 0), "cuStreamBatchMemOp");
 }
 
-void GpuCall::host_function(CudaStream stream, void (*function)(void*)) {
-  cuda().check(cuda().host_function(stream, function, &call_), "cuLaunchHostFunc");
+void GpuCall::host_function(CudaStream stream, void (*function)(void*), int tokens) {
+  std::unique_ptr<Launch>& launch = launches_[tokens];
+  if (!launch) launch.reset(new Launch{call_, tokens});
+  cuda().check(cuda().host_function(stream, function, launch.get()), "cuLaunchHostFunc");
 }
 
-void GpuCall::start(CudaStream stream, const GpuInputs& from) {
+void GpuCall::start(CudaStream stream, int tokens, const GpuInputs& from) {
   const Gpu::Use use(gpu_);
-  copy_inputs(stream, from);
-  if (mailbox_ < 0) return host_function(stream, &HostCall::submit);
-  CudaMemoryOp ops[] = {write_word(answer_, 0, false), write_word(request_, 1, true)};
-  memory_ops(stream, ops, 2);
-  wake_mailboxes();
+  begin(stream, tokens, from);
+  if (mailbox_ < 0) {
+    host_function(stream, &Launch::start, tokens);
+  } else {
+    CudaMemoryOp ops[] = {write_word(answer_, 0, false), write_word(request_, uint32_t(tokens), true)};
+    memory_ops(stream, ops, 2);
+    wake_mailboxes();
+  }
+  unfinished_ = tokens;
 }
 
-void GpuCall::finish(CudaStream stream, CudaAddress out) {
+// Waiting for an answer that has been waited for already, or that nobody asked for, takes no time: so a
+// replayed capture cannot hang for want of another one's start.
+void GpuCall::finish(CudaStream stream, int tokens, CudaAddress out) {
   const Gpu::Use use(gpu_);
   gpu_.check_stream(stream);
   if (out) gpu_.check_address(out, "out");
   if (mailbox_ < 0) {
-    host_function(stream, &HostCall::sync);
+    host_function(stream, &Launch::finish, tokens);
   } else {
     CudaMemoryOp op = wait_equal(answer_, 1);
     memory_ops(stream, &op, 1);
   }
-  copy_output(stream, out);
+  unfinished_ = 0;
+  copy_output(stream, tokens, out);
 }
 
-void GpuCall::both(CudaStream stream, const GpuInputs& from, CudaAddress out) {
+void GpuCall::both(CudaStream stream, int tokens, const GpuInputs& from, CudaAddress out) {
   const Gpu::Use use(gpu_);
   if (out) gpu_.check_address(out, "out");
-  copy_inputs(stream, from);
+  begin(stream, tokens, from);
   if (mailbox_ < 0) {
-    host_function(stream, &HostCall::call);
+    host_function(stream, &Launch::both, tokens);
   } else {
-    CudaMemoryOp ops[] = {write_word(answer_, 0, false), write_word(request_, 1, true), wait_equal(answer_, 1)};
+    CudaMemoryOp ops[] = {write_word(answer_, 0, false), write_word(request_, uint32_t(tokens), true),
+                          wait_equal(answer_, 1)};
     memory_ops(stream, ops, 3);
     wake_mailboxes();
   }
-  copy_output(stream, out);
+  copy_output(stream, tokens, out);
 }
 
 }  // namespace kt

@@ -1,5 +1,6 @@
 // Experts called from a CUDA stream.
 #pragma once
+#include <map>
 #include <memory>
 #include <string>
 
@@ -58,31 +59,35 @@ struct GpuInputs {  // on the GPU
   CudaAddress x, ids, weights;
 };
 
-// A call bound to page-locked arrays, run whenever a stream (or a replay of its capture) comes by.
+// A call bound to page-locked arrays, run whenever a stream (or a replay of its capture) comes by. The
+// arrays hold the call's number of tokens at most; a stream asks for the first few of them.
 class GpuCall {
  public:
   // Without `mailbox` through functions that the driver calls.
   GpuCall(const Gpu& gpu, HostCall& call, bool mailbox);
-  ~GpuCall();
+  ~GpuCall();  // waits for the GPU and for what runs
   GpuCall(const GpuCall&) = delete;
 
   // Copies the inputs to the call's arrays and starts it; finish() brings its output to `out`.
-  // A null address, or the array's own, is not copied.
-  void start(CudaStream stream, const GpuInputs& from);
-  void finish(CudaStream stream, CudaAddress out);
-  void both(CudaStream stream, const GpuInputs& from, CudaAddress out);
+  // An address of 0, or the array's own, is not copied.
+  void start(CudaStream stream, int tokens, const GpuInputs& from);
+  void finish(CudaStream stream, int tokens, CudaAddress out);
+  void both(CudaStream stream, int tokens, const GpuInputs& from, CudaAddress out);
 
  private:
-  void copy_inputs(CudaStream stream, const GpuInputs& from);
-  void copy_output(CudaStream stream, CudaAddress out);
+  struct Launch;  // what the driver's functions are given, for one number of tokens
+
+  void begin(CudaStream stream, int tokens, const GpuInputs& from);
+  void copy_output(CudaStream stream, int tokens, CudaAddress out);
   void memory_ops(CudaStream stream, CudaMemoryOp* ops, unsigned count);
-  void host_function(CudaStream stream, void (*function)(void*));
+  void host_function(CudaStream stream, void (*function)(void*), int tokens);
 
   Gpu gpu_;
   HostCall& call_;
   int mailbox_ = -1;
-  size_t x_bytes_, ids_bytes_, weights_bytes_;
   CudaAddress request_ = 0, answer_ = 0;
+  int unfinished_ = 0;  // tokens of a start without a finish
+  std::map<int, std::unique_ptr<Launch>> launches_;
 };
 
 }  // namespace kt

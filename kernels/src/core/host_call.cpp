@@ -14,20 +14,22 @@ HostCall::HostCall(const Weights& w, const Call& call, const Kernels& kernels)
 
 HostCall::~HostCall() { sync(this); }
 
-void HostCall::run() noexcept {
+void HostCall::run(int tokens) noexcept {
   try {
+    Call call = call_;
+    call.tokens = tokens;
     PoolLock lock;
-    forward(weights_, call_, kernels_);
+    forward(weights_, call, kernels_);
   } catch (const std::exception& error) {
-    failed(error.what());
+    failed(error.what(), tokens);
   } catch (...) {
-    failed("the call failed");
+    failed("the call failed", tokens);
   }
 }
 
 // Zeros travel through the layers that follow without harm; NaN would stop a GPU that samples from it.
-void HostCall::failed(const char* what) noexcept {
-  std::memset(call_.out, 0, row_bytes() * size_t(call_.tokens));
+void HostCall::failed(const char* what, int tokens) noexcept {
+  std::memset(call_.out, 0, row_bytes() * size_t(tokens));
   std::lock_guard<std::mutex> hold(lock_);
   if (error_.empty()) error_ = what;
 }
@@ -38,15 +40,13 @@ size_t HostCall::row_bytes() const {
 
 void HostCall::submit(void* host_call) {
   HostCall& call = *static_cast<HostCall*>(host_call);
-  call.ticket_.store(kt::submit([&call] { call.run(); }));
+  call.ticket_.store(kt::submit([&call] { call.run(call.call_.tokens); }));
 }
 
 void HostCall::sync(void* host_call) {
   HostCall& call = *static_cast<HostCall*>(host_call);
   if (const uint64_t ticket = call.ticket_.load()) wait_for(ticket);
 }
-
-void HostCall::call(void* host_call) { static_cast<HostCall*>(host_call)->run(); }
 
 std::string HostCall::take_error() {
   std::lock_guard<std::mutex> hold(lock_);

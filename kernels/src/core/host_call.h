@@ -16,16 +16,16 @@ class HostCall {
   // For cudaLaunchHostFunc and its like: no exception leaves them, no lock of Python's is taken.
   static void submit(void* host_call);
   static void sync(void* host_call);
-  static void call(void* host_call);  // both in one, on the caller's thread
 
-  void run() noexcept;  // a call that fails leaves zeros and its message
+  // The first tokens of the arrays. A call that fails leaves zeros and its message.
+  void run(int tokens) noexcept;
   std::string take_error();  // of the first call that failed since, or empty
 
   const Call& bound() const { return call_; }
   size_t row_bytes() const;  // of x and out
 
  private:
-  void failed(const char* what) noexcept;
+  void failed(const char* what, int tokens) noexcept;
 
   const Weights& weights_;
   const Call call_;

@@ -41,7 +41,7 @@ class Mailboxes {
     const int at = free_.back();
     free_.pop_back();
     words_->request[at].store(0);
-    words_->answer[at].store(0);
+    words_->answer[at].store(1);
     calls_[at] = &call;
     end_.store(std::max(end_.load(), at + 1));
     if (!started_) std::thread([this] { serve(); }).detach();
@@ -65,7 +65,7 @@ class Mailboxes {
   bool serve_next() {
     const int end = end_.load(std::memory_order_acquire);
     for (int i = 0; i < end; ++i) {
-      if (words_->request[i].load(std::memory_order_acquire) != 1) continue;
+      if (words_->request[i].load(std::memory_order_acquire) == 0) continue;
       answer(i);
       return true;
     }
@@ -74,8 +74,8 @@ class Mailboxes {
 
   void answer(int at) {
     std::lock_guard<std::mutex> hold(lock_);
-    words_->request[at].store(0);
-    if (calls_[at]) calls_[at]->run();
+    const uint32_t tokens = words_->request[at].exchange(0);
+    if (calls_[at]) calls_[at]->run(int(tokens));
     words_->answer[at].store(1);
   }
 

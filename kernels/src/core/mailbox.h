@@ -17,8 +17,8 @@ constexpr int kMailboxes = 16384;
 using Word = std::atomic<uint32_t>;
 
 struct MailboxWords {
-  Word request[kMailboxes];  // 1: asked for; the thread sets it to 0
-  Word answer[kMailboxes];   // 1: done; the asker sets it to 0 before it asks
+  Word request[kMailboxes];  // so many tokens are asked for; the thread sets it to 0
+  Word answer[kMailboxes];   // 1: nothing is asked for; the asker sets it to 0 before it asks
 };
 
 // Page-aligned, and there until the process ends.
