@@ -75,9 +75,9 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Of a forward call; the backward to the inputs repeats both halves once."""
+        """The gradient of the input takes gate and up anew, then each matrix turned once."""
         forward = 2 * self.shape.weights * self.tokens * self.shape.top_k
-        return 2 * forward if self.backward else forward
+        return forward * 5 // 3 if self.backward else forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Row:
     def least_ms(self, limits: Limits) -> float:
         """The time that bandwidth and peak of this machine allow; 0 when they are unknown."""
         read = max(limits.read_gbs.values(), default=0.0)
-        peak = limits.peak(self.format)
+        peak = limits.peak("bf16" if self.backward else self.format)
         times = [self.nbytes / read / 1e6 if read else 0, self.flops / peak / 1e6 if peak else 0]
         return max(times)
 

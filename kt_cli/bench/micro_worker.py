@@ -90,19 +90,12 @@ def _forward(
 def _backward(
     layers: list[kt_moe.Experts], case: dict[str, Any], group: dict[str, Any]
 ) -> Callable[[int], None]:
-    import torch
-    from kt_moe.autograd import routed_experts
-
-    bits, ids, weights = _inputs(case, group)
-    x = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).requires_grad_()
-    routing = torch.from_numpy(weights)
+    """Gradients of x and of the routing weights from x and the output's gradient."""
+    x, ids, weights = _inputs(case, group)
 
     def call(i: int) -> None:
         turn, layer = divmod(i, len(layers))
-        chosen = torch.from_numpy(ids[turn % len(ids)])
-        out = routed_experts(x, chosen, routing, layers[layer])
-        x.grad = None
-        out.backward(torch.ones_like(out))
+        layers[layer].backward(x, ids[turn % len(ids)], weights, x)
 
     return call
 

@@ -26,6 +26,15 @@ def peak(kind: PeakKind, threads: int, *, seconds: float = 0.2) -> float:
     return float(core().peak(KINDS.index(kind), threads, seconds))
 
 
+BARRIER_PHASES, BARRIER_UNIT = 8, 5e-6
+
+
+def barrier(*, seconds: float = 0.2) -> float:
+    """Seconds that one phase of the pool's threads takes beyond its work, 5 µs for each thread."""
+    whole, one = (core().job_time(n, BARRIER_UNIT, seconds / 2) for n in (BARRIER_PHASES, 1))
+    return float((whole - one) / (BARRIER_PHASES - 1) - BARRIER_UNIT)
+
+
 def set_tile_from(tokens: int) -> None:
     """Tokens per touched expert from which AMX tiles replace vectors; 0 restores the default."""
     core().set_tile_from(tokens)

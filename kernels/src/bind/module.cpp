@@ -252,6 +252,11 @@ void bind_limits(nb::module_& m) {
     nb::gil_scoped_release released;
     return peak_rate(k, kind, threads, seconds);
   });
+  m.def("job_time", [](int phases, double unit, double seconds) {
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    return job_time(phases, unit, seconds);
+  });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory.h"
+#include "pool.h"
 
 namespace kt {
 namespace {
@@ -66,6 +67,26 @@ double peak_rate(const Kernels& kernels, int kind, int threads, double seconds) 
   const double ops = kernels.peak(kind, kRounds);
   if (ops == 0) return 0;
   return ops * threads / shortest(threads, seconds, [&](int) { kernels.peak(kind, kRounds); });
+}
+
+double job_time(int phases, double unit, double seconds) {
+  const auto busy = [](void* context, int, int, int) {
+    const double end = now() + *static_cast<double*>(context);
+    while (now() < end) {}
+  };
+  Job job;
+  job.run = busy;
+  job.context = &unit;
+  job.phases = phases;
+  std::fill(job.units, job.units + phases, pool().threads());
+  std::vector<double> times;
+  for (const double end = now() + seconds; times.size() < 9 || now() < end;) {
+    const double start = now();
+    pool().run(job);
+    times.push_back(now() - start);
+  }
+  std::nth_element(times.begin(), times.begin() + long(times.size() / 2), times.end());
+  return times[times.size() / 2];
 }
 
 }  // namespace kt
