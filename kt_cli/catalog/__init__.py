@@ -1,6 +1,6 @@
 """Reads what there is of a model, on disk or elsewhere, into a `Model`.
 
-The demo model is made in `catalog.demo`.
+The demo model is made in `catalog.demo`; `catalog.remote_files` reads hubs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from kt_cli.catalog.describe import from_config
 from kt_cli.catalog.find import find
 from kt_cli.catalog.local import read
 from kt_cli.catalog.presets import Preset, load_presets, preset_model
-from kt_cli.catalog.remote_files import read_remote, remote
 
 __all__ = [
     "Preset",
@@ -18,6 +17,4 @@ __all__ = [
     "load_presets",
     "preset_model",
     "read",
-    "read_remote",
-    "remote",
 ]

@@ -5,7 +5,6 @@ In order: the demo, a path, a model in the models folder, a preset by name, alia
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -98,6 +97,8 @@ def _local_or_preset(home: Path, preset: Preset, variant: Variant | None) -> Mod
 
 
 def _unknown(name: str, home: Path, presets: Sequence[Preset]) -> NotFoundError:
+    import difflib
+
     folder = home / "models"
     stored = [p.name for p in folder.iterdir() if p.name[0] != "."] if folder.is_dir() else []
     names = ["demo", *stored, *(n for preset in presets for n in (preset.name, *preset.aliases))]

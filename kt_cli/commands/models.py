@@ -38,7 +38,7 @@ def _pulled(repo: str, home: Path) -> Model | None:
 
 
 def _remote(repo: str, ctx: Context) -> Model:
-    from kt_cli import catalog
+    from kt_cli.catalog.remote_files import remote
     from kt_cli.hub.client import client
 
     if ctx.settings.get("hub.name").value != "huggingface":
@@ -49,4 +49,4 @@ def _remote(repo: str, ctx: Context) -> Model:
         why = "HF_HUB_OFFLINE is set, so the hub is not asked"
         raise TransferError(f"{repo} is not on this machine", why, "unset it, or give a folder")
     ctx.out.note(f"reading the headers of {repo} at {hub.endpoint}")
-    return catalog.remote(repo, endpoint=hub.endpoint, token=hub.token)
+    return remote(repo, endpoint=hub.endpoint, token=hub.token)

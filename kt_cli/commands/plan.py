@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from kt_cli.commands.cli import Context, takes
-from kt_cli.commands.launching import engine_command
 from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
 from kt_cli.commands.machines import MachineOptions, machine_for
 from kt_cli.commands.models import find_model
@@ -73,11 +72,15 @@ def cli(options: PlanOptions, ctx: Context) -> None:
 
 
 def show(planned: Planned, ctx: Context, explain: bool) -> None:
-    plan = planned.plan
+    lines = [*picture(planned.plan), *(reasons(planned.plan) if explain else ())]
+    lines += ["", kt_command(planned.options)]
+    if not (explain or ctx.out.json_mode):
+        ctx.out.result("plan", {}, *lines)
+        return
+    from kt_cli.commands.launching import engine_command
+
     engine = engine_command(planned, ctx.home)
-    human = [*picture(plan), *(reasons(plan) if explain else ()), "", kt_command(planned.options)]
-    human += ["", engine] if explain else []
-    ctx.out.result("plan", as_json(planned, engine), *human)
+    ctx.out.result("plan", as_json(planned, engine), *lines, "", engine)
 
 
 def as_json(planned: Planned, engine: str) -> dict[str, Any]:

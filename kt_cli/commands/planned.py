@@ -9,7 +9,6 @@ from typing import Any
 
 from kt_cli.commands.cli import Context
 from kt_cli.core.hints import Hints
-from kt_cli.core.history import calibrated
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan, Source
@@ -63,6 +62,7 @@ def facts_for(machine: Machine, home: Path) -> Facts:
     if machine.source != HERE:
         return facts
     from kt_cli.commands.records import outcomes
+    from kt_cli.core.history import calibrated
 
     return replace(facts, embedded=calibrated(facts.embedded, outcomes(home)))
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kt_cli.core.history import Line
 from kt_cli.core.plan import Item, Plan, Pool, Problem, Range
 from kt_cli.core.units import gb, tokens
 from kt_cli.ui.out import colours
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from kt_cli.core.history import Line
 
 WIDTH = 78
 BAR = 44

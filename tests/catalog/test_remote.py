@@ -9,6 +9,7 @@ import pytest
 from tiny_models import write_checkpoint, write_headers
 
 from kt_cli import catalog
+from kt_cli.catalog import remote_files
 from kt_cli.errors import AuthError, NotFoundError, TransferError
 
 HIDDEN = 512
@@ -87,7 +88,7 @@ def sharded(folder):
 
 def test_a_sharded_model_is_described_without_its_tensors(hub, tmp_path):
     sharded(tmp_path)
-    model = catalog.remote("org/model", endpoint=hub.url, token="secret")
+    model = remote_files.remote("org/model", endpoint=hub.url, token="secret")
     local = catalog.read(tmp_path)
     assert (model.bytes, model.experts, model.exact) == (local.bytes, local.experts, True)
     assert (model.name, model.repo) == ("model", "org/model")
@@ -101,13 +102,13 @@ def test_a_single_file_whose_header_takes_two_requests(hub, tmp_path):
     names = [f"{prefix}.{e}.{part}.weight" for e in range(2000) for part in ("w1", "w2", "w3")]
     tensors = dict.fromkeys(names, ("BF16", (8, 8)))
     write_checkpoint(tmp_path, {**small, "num_hidden_layers": 1}, tensors)
-    model = catalog.remote("org/model", endpoint=hub.url)
+    model = remote_files.remote("org/model", endpoint=hub.url)
     assert model.bytes == {"routed_experts": 6000 * 128}
 
 
 def test_a_repository_that_is_not_there(hub):
     with pytest.raises(NotFoundError, match=r"no org/model/config\.json"):
-        catalog.remote("org/model", endpoint=hub.url)
+        remote_files.remote("org/model", endpoint=hub.url)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_repository_that_is_not_there(hub):
 def test_a_hub_that_refuses(hub, status, error):
     hub.status = status
     with pytest.raises(error) as caught:
-        catalog.remote("org/model", endpoint=hub.url)
+        remote_files.remote("org/model", endpoint=hub.url)
     assert str(status) in caught.value.why
 
 
@@ -124,14 +125,14 @@ def test_a_server_that_ignores_ranges_is_named(hub, tmp_path):
     sharded(tmp_path)
     hub.ranges = False
     with pytest.raises(TransferError, match="cannot read the header"):
-        catalog.remote("org/model", endpoint=hub.url)
+        remote_files.remote("org/model", endpoint=hub.url)
 
 
 def test_no_network(hub):
     hub.shutdown()
     hub.server_close()
     with pytest.raises(TransferError, match="cannot reach org/model"):
-        catalog.remote("org/model", endpoint=hub.url)
+        remote_files.remote("org/model", endpoint=hub.url)
 
 
 def test_a_remote_shard_shorter_than_its_header_says(hub, tmp_path):
@@ -139,5 +140,5 @@ def test_a_remote_shard_shorter_than_its_header_says(hub, tmp_path):
     shard = tmp_path / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(TransferError, match="model-00002-of-00002") as caught:
-        catalog.remote("org/model", endpoint=hub.url)
+        remote_files.remote("org/model", endpoint=hub.url)
     assert "cut short" in caught.value.why
