@@ -111,6 +111,8 @@ def load(
     config = read_config(path, trust_remote_code)
     _check_context(config, context)
     loaded = load_model(path, _rules(rules, config), options, progress)
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # what loading took beside the weights
     tokenizer = Tokenizer(path, trust_remote_code)
     total = kv_tokens or context * max_batch
     worker = Worker(_runner(loaded, total), max_batch=max_batch, kv_tokens=total, threads=threads)

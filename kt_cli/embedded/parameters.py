@@ -17,6 +17,7 @@ import torch
 from transformers import conversion_mapping, core_model_loading
 
 from kt_cli.embedded.checkpoint import Checkpoint
+from kt_cli.embedded.crossing import Crossing
 from kt_cli.errors import TransferError
 
 
@@ -62,6 +63,7 @@ class Parameters:
         self.threads = 1
         self.exact = False
         self.on_read: Callable[[float], None] | None = None
+        self.crossing = Crossing()
         self._seen: set[str] = set()
         self.meta: dict[str, torch.Tensor] = dict(model.state_dict(keep_vars=True))
         self._shapes = _Shapes(self.meta, model.config)
@@ -89,7 +91,8 @@ class Parameters:
     ) -> torch.Tensor:
         """The parameter `name` of the model, in `dtype` or the dtype the model was built with.
 
-        Tied parameters share memory. Raises `TransferError` when it is absent or of a wrong shape.
+        Tied parameters share memory; none is left where the file is mapped, which would keep all
+        of it resident, experts too. Raises `TransferError` when it is absent or of a wrong shape.
         """
         source = self._tied.get(name, name) if name not in self._recipes else name
         tied = source in self._tied.values()
@@ -98,8 +101,10 @@ class Parameters:
         if tied and key in self._shared:
             return self._shared[key]
         self._tell(name)
-        tensor = self._checked(name, self._convert(source)).to(device=device, dtype=wanted)
-        tensor = tensor.contiguous()
+        stored = self._checked(name, self._convert(source))
+        tensor = stored.to(device=device, dtype=wanted).contiguous()
+        if tensor.data_ptr() == stored.data_ptr() and self._recipes[source].converter is None:
+            tensor = tensor.clone()
         if tied:
             self._shared[key] = tensor
         return tensor

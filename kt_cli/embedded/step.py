@@ -45,19 +45,21 @@ class Span:
     rows: int
     start: int
     end: int
-    _masks: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    _masks: dict[tuple[int | None, torch.device], torch.Tensor] = field(default_factory=dict)
 
     def mask(self, window: int | None, device: torch.device) -> torch.Tensor | None:
         """[rows, end - start], True where a query sees a key; None when plain causal will do."""
         length = self.end - self.start
         if self.rows == length and (window is None or window >= length):
             return None
-        if window not in self._masks:
-            query = torch.arange(length - self.rows, length)[:, None]
-            key = torch.arange(length)[None]
+        if (window, device) not in self._masks:
+            query = torch.arange(length - self.rows, length, device=device)[:, None]
+            key = torch.arange(length, device=device)[None]
             seen = key <= query
-            self._masks[window] = seen if window is None else seen & (key > query - window)
-        return self._masks[window].to(device)
+            if window is not None:
+                seen &= key > query - window
+            self._masks[window, device] = seen
+        return self._masks[window, device]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -100,10 +100,20 @@ class Experts(BaseInjectedModule):
     def forward(
         self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        if self.compute is None:
+        return self.start(hidden, ids, weights)()
+
+    def start(
+        self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> Callable[[], torch.Tensor]:
+        """What `forward` gives, when it is called; until then the GPU is free for other work."""
+        compute = self.compute
+        if compute is None:
             raise RuntimeError(f"{self.key} is not loaded")
+        if self.device == "cpu" and hidden.is_cuda:
+            done = self.loader.crossing.start(hidden, ids, weights, compute)
+            return done if self.out_device is None else lambda: done().to(self.out_device)
         if self.device == "cpu" and hidden.device.type == "cpu":
-            return self.compute(hidden, ids, weights)
+            return lambda: compute(hidden, ids, weights)
         place = self.out_device or hidden.device
-        there = (t.to(self.device) for t in (hidden, ids, weights))
-        return self.compute(*there).to(place)
+        there = [t.to(self.device) for t in (hidden, ids, weights)]
+        return lambda: compute(*there).to(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from kt_cli.embedded.operators.base import BaseInjectedModule
+from kt_cli.embedded.operators.experts import Experts
 
 
 class DenseMlp(BaseInjectedModule):
@@ -78,8 +80,18 @@ class SparseMoe(BaseInjectedModule):
             weights = best.softmax(dim=-1)
         else:
             weights, ids = logits.softmax(dim=-1).topk(self.top_k, dim=-1)
+        routed = self._start(x, ids, weights)
+        if self.shared_gate is None:
+            return routed().view(hidden.shape)
+        share = functional.linear(x, self.shared_gate).sigmoid()
+        shared = share * self.orig_module.shared_expert(x)
+        return (routed() + shared).view(hidden.shape)
+
+    def _start(
+        self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> Callable[[], torch.Tensor]:
+        """Our experts let the GPU work on while the CPU does; those of a user's rules may not."""
+        if isinstance(self.experts, Experts):
+            return self.experts.start(x, ids, weights)
         out: torch.Tensor = self.experts(x, ids, weights)
-        if self.shared_gate is not None:
-            share = functional.linear(x, self.shared_gate).sigmoid()
-            out = out + share * self.orig_module.shared_expert(x)
-        return out.view(hidden.shape)
+        return lambda: out
