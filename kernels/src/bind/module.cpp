@@ -44,13 +44,13 @@ class Experts {
   Experts(int experts, int hidden, int intermediate, const std::string& format, int group, int top_k,
           bool gelu)
       : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
-    weights_ = std::make_unique<Weights>(Shape{experts, hidden, intermediate}, need(format), group);
+    weights_ = std::make_unique<Weights>(Shape{experts, hidden, intermediate}, need(format, group), group);
   }
 
   Experts(const std::string& path, size_t data_at, size_t file_bytes, int experts, int hidden,
           int intermediate, const std::string& format, int group, int top_k, bool gelu)
       : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
-    const Layout layout(Shape{experts, hidden, intermediate}, need(format), group);
+    const Layout layout(Shape{experts, hidden, intermediate}, need(format, group), group);
     if (data_at + layout.bytes() != file_bytes)
       throw FormatError(path + ": holds " + std::to_string(file_bytes - data_at) +
                         " bytes of weights, its header says " + std::to_string(layout.bytes()));
@@ -59,14 +59,34 @@ class Experts {
 
   void set_expert(int e, const ConstArray& gate, const ConstArray& up, const ConstArray& down) {
     const Shape& s = layout().shape;
-    if (e < 0 || e >= s.experts)
-      throw nb::index_error(("expert " + std::to_string(e) + " of " + std::to_string(s.experts)).c_str());
+    check_expert(e);
     const size_t h = size_t(s.hidden), i = size_t(s.intermediate);
     const Source g = source(gate, "gate", {i, h}), u = source(up, "up", {i, h}),
                  d = source(down, "down", {h, i});
     nb::gil_scoped_release released;
     PoolLock lock;
     weights_->set_expert(e, g, u, d, kernels());
+  }
+
+  // Codes as bytes [n, k], scales as bytes [n, groups · width], minima f16 as uint16 [n, groups].
+  void set_codes(int e, int matrix, const ConstArray& codes, const ConstArray& scales,
+                 const std::optional<ConstArray>& minima, const std::optional<ConstArray>& row_scales) {
+    const Layout& l = layout();
+    const Format& f = *l.format;
+    check_expert(e);
+    if (matrix < 0 || matrix > 2) throw nb::index_error("a matrix is 0, 1 or 2");
+    if (!f.ints()) throw nb::value_error((std::string(f.name) + " has no codes").c_str());
+    const auto p = Projection(matrix);
+    const size_t n = size_t(weights_->rows(p)), k = size_t(weights_->depth(p));
+    const size_t groups = f.grouped() ? (k + size_t(l.group) - 1) / size_t(l.group) : 0;
+    const CodeRows from = {static_cast<const unsigned char*>(exact(codes, "codes", {n, k}, 8)),
+                           static_cast<const char*>(exact(scales, "scales", {n, groups * f.scale_width()}, 8)),
+                           static_cast<const char*>(needed(minima, "minima", f.minimum, {n, groups}, 16)),
+                           static_cast<const float*>(needed(row_scales, "row scales", f.row, {n}, 32)),
+                           int(n), int(k), int(groups)};
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    weights_->set_codes(e, p, from);
   }
 
   void forward(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
@@ -141,7 +161,7 @@ class Experts {
   }
 
   void copy_expert(int e) {
-    if (e < 0 || e >= layout().shape.experts) throw nb::index_error("no such expert");
+    check_expert(e);
     nb::gil_scoped_release released;
     weights_->copy_expert(e);
   }
@@ -167,9 +187,33 @@ class Experts {
   int top_k() const { return top_k_; }
 
  private:
-  static const Format* need(const std::string& name) {
-    if (const Format* f = find_format(name)) return f;
-    throw nb::value_error(("unknown weight format " + name).c_str());
+  static const Format* need(const std::string& name, int group) {
+    const Format* f = find_format(name);
+    if (!f) throw nb::value_error(("unknown weight format " + name).c_str());
+    for (int g : format_groups(*f))
+      if (g == group) return f;
+    throw nb::value_error((name + " has no groups of " + std::to_string(group)).c_str());
+  }
+
+  void check_expert(int e) const {
+    const int experts = layout().shape.experts;
+    if (e < 0 || e >= experts)
+      throw nb::index_error(("expert " + std::to_string(e) + " of " + std::to_string(experts)).c_str());
+  }
+
+  static const void* exact(const ConstArray& a, const char* name, const std::vector<size_t>& shape, int bits) {
+    check_array(a, name, shape);
+    if (a.dtype().bits != bits || a.dtype().lanes != 1)
+      throw nb::type_error((std::string(name) + " are " + dtype_text(a.dtype())).c_str());
+    return a.data();
+  }
+
+  // What one format has and another has not.
+  static const void* needed(const std::optional<ConstArray>& a, const char* name, bool wanted,
+                            const std::vector<size_t>& shape, int bits) {
+    if (bool(a) != wanted)
+      throw nb::value_error((std::string(name) + (wanted ? " are missing" : " have no place")).c_str());
+    return a ? exact(*a, name, shape, bits) : nullptr;
   }
 
   static Source source(const ConstArray& a, const char* name, const std::vector<size_t>& shape) {
@@ -238,6 +282,11 @@ void bind_cpu(nb::module_& m) {
     return std::vector<int>{c.depth, c.panels, c.blocks, c.fetch};
   });
   m.def("formats", &format_names);
+  m.def("groups", [](const std::string& name) {
+    const Format* f = find_format(name);
+    if (!f) throw nb::value_error(("unknown weight format " + name).c_str());
+    return format_groups(*f);
+  });
   m.def("max_threads", [] { return kMaxThreads; });
 }
 
@@ -280,6 +329,8 @@ NB_MODULE(_core, m) {
                     bool>())
       .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
            "down"_a.noconvert())
+      .def("set_codes", &Experts::set_codes, "expert"_a, "matrix"_a, "codes"_a.noconvert(),
+           "scales"_a.noconvert(), "minima"_a.noconvert().none(), "row_scales"_a.noconvert().none())
       .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("forward_low_rank", &Experts::forward_low_rank, "x"_a.noconvert(), "ids"_a.noconvert(),

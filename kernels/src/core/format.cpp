@@ -7,28 +7,82 @@ namespace kt {
 namespace {
 
 const Format kFormats[] = {
-    {"bf16", Product::bf16, 1, 2, false, false, &Kernels::pack_bf16},
-    {"int8", Product::i8, 1, 1, false, true, &Kernels::pack_i8},
-    {"int4", Product::i4, 2, 1, true, true, &Kernels::pack_i4},
+    {"bf16", Product::bf16, 16, nullptr, false, GroupScale::none, false, 0},
+    {"int8", Product::i8, 8, nullptr, true, GroupScale::none, false, 0},
+    {"int4", Product::i4, 4, kInt4Grid, false, GroupScale::f16, false, 0},
+    {"q8_0", Product::q8_0, 8, nullptr, false, GroupScale::f16, false, 0},
+    {"q4_1", Product::q4_1, 4, kUint4Grid, false, GroupScale::f16, true, 0},
+    {"mxfp4", Product::mxfp4, 4, kE2m1Grid, false, GroupScale::e8m0, false, 32},
+    {"nvfp4", Product::nvfp4, 4, kE2m1Grid, true, GroupScale::e4m3, false, 16},
+    {"iq4_nl", Product::iq4_nl, 4, kIq4Grid, false, GroupScale::f16, false, 0},
 };
+static_assert(sizeof kFormats / sizeof *kFormats == kProducts, "a format for every product");
+
+float read_f16(const char* at) {
+  uint16_t h;
+  std::memcpy(&h, at, 2);
+  return f16_to_f32(h);
+}
 
 float value_at(const Format& f, const char* data, int row, int k) {
   const auto* bytes = reinterpret_cast<const unsigned char*>(data);
-  if (f.product == Product::bf16) {
+  if (f.bits == 16) {
     uint16_t h;
     std::memcpy(&h, bytes + k / 2 * 64 + row * 4 + k % 2 * 2, 2);
     return bf16_to_f32(h);
   }
-  if (f.product == Product::i8)
-    return float(static_cast<signed char>(bytes[k / 4 * 64 + row * 4 + k % 4]));
+  if (f.bits == 8) return float(static_cast<signed char>(bytes[k / 4 * 64 + row * 4 + k % 4]));
   const unsigned char pair = bytes[k / 8 * 64 + row * 4 + k % 4];
-  return float((k / 4 % 2 ? pair >> 4 : pair & 15) - 8);
+  return float(f.grid[k / 4 % 2 ? pair >> 4 : pair & 15]);
 }
 
-float scale_at(const Format& f, const char* scale, int row, int k, int group) {
-  if (!f.scaled) return 1.0f;
-  if (!f.grouped) return reinterpret_cast<const float*>(scale)[row];
-  return f16_to_f32(reinterpret_cast<const uint16_t*>(scale)[k / group * 16 + row]);
+float group_scale(const Format& f, const char* at, int row) {
+  const auto byte = static_cast<unsigned char>(at[row]);
+  switch (f.scale) {
+    case GroupScale::f16: return read_f16(at + row * 2);
+    case GroupScale::e8m0: return byte ? std::ldexp(1.0f, byte - 127) : 0.0f;
+    case GroupScale::e4m3: return f16_to_f32(uint16_t(byte << 7));
+    default: return 1.0f;
+  }
+}
+
+float weight_at(const Format& f, const char* data, const char* scale, int row, int k, int group) {
+  const float value = value_at(f, data, row, k);
+  const char* at = scale + f.head_bytes() + (f.grouped() ? size_t(k / group) * f.group_bytes() : 0);
+  const float row_scale = f.row ? reinterpret_cast<const float*>(scale)[row] : 1.0f;
+  const float low = f.minimum ? read_f16(at + 16 * f.scale_width() + row * 2) : 0.0f;
+  return value * (group_scale(f, at, row) * row_scale) + low;
+}
+
+void place_row(const Format& f, const CodeRows& from, int row, char* data) {
+  const unsigned char* codes = from.codes + size_t(row) * size_t(from.k);
+  if (f.bits == 8)
+    for (int k = 0; k < from.k; ++k) data[k / 4 * 64 + row * 4 + k % 4] = char(codes[k]);
+  else
+    for (int k = 0; k < from.k; ++k) {
+      const int shift = k / 4 % 2 * 4;
+      char& pair = data[k / 8 * 64 + row * 4 + k % 4];
+      pair = char((pair & (0xf0 >> shift)) | codes[k] << shift);
+    }
+}
+
+// What fills the edges: the code of 0 where there is one. They only ever meet zeros.
+char filler(const Format& f) {
+  if (f.bits != 4) return 0;
+  for (int code = 0; code < 16; ++code)
+    if (f.grid[code] == 0) return char(code * 0x11);
+  return 0;
+}
+
+void place_scales(const Format& f, const CodeRows& from, int row, char* scale) {
+  const size_t width = f.scale_width();
+  if (f.row) std::memcpy(scale + row * 4, from.row_scales + row, 4);
+  for (int g = 0; g < from.groups; ++g) {
+    const size_t source = size_t(row) * size_t(from.groups) + size_t(g);
+    char* at = scale + f.head_bytes() + size_t(g) * f.group_bytes();
+    std::memcpy(at + size_t(row) * width, from.scales + source * width, width);
+    if (f.minimum) std::memcpy(at + 16 * width + row * 2, from.minima + source * 2, 2);
+  }
 }
 
 }  // namespace
@@ -45,11 +99,28 @@ std::vector<std::string> format_names() {
   return names;
 }
 
+std::vector<int> format_groups(const Format& f) {
+  return f.group ? std::vector<int>{f.group} : std::vector<int>{32, 64, 128};
+}
+
 void unpack_panel(const Format& f, const char* data, const char* scale, int k, int group,
                   float* out) {
   for (int row = 0; row < 16; ++row)
     for (int i = 0; i < k; ++i)
-      out[size_t(row) * k + i] = value_at(f, data, row, i) * scale_at(f, scale, row, i, group);
+      out[size_t(row) * k + i] = weight_at(f, data, scale, row, i, group);
+}
+
+bool place_codes(const Format& f, const CodeRows& from, int k, int group, char* data, char* scale) {
+  std::memset(data, filler(f), f.panel_bytes(k));
+  std::memset(scale, 0, f.scale_bytes(k, group));
+  if (f.bits == 4)
+    for (size_t i = 0; i < size_t(from.rows) * size_t(from.k); ++i)
+      if (from.codes[i] > 15) return false;
+  for (int row = 0; row < from.rows; ++row) {
+    place_row(f, from, row, data);
+    place_scales(f, from, row, scale);
+  }
+  return true;
 }
 
 float bf16_to_f32(uint16_t h) {

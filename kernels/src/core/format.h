@@ -1,4 +1,4 @@
-// A weight format: how many bytes a panel takes, which packer makes it and which product reads it.
+// A weight format: what a panel and its scales hold, and so how many bytes they take.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -8,28 +8,50 @@
 
 namespace kt {
 
-enum class Product { bf16, i8, i4 };
+enum class GroupScale : int { none, f16, e8m0, e4m3 };
 
+// The scales of a panel: 16 f32 when `row`, then for each group 16 scales and, with `minimum`, 16 f16 that
+// are added to its weights. weight = row · scale · value + minimum
 struct Format {
   const char* name;
   Product product;
-  int k_per_byte_num, k_per_byte_den;  // k of one row per byte, as a fraction
-  bool grouped;                        // one f16 scale per group, otherwise one f32 scale per row
-  bool scaled;
-  bool (*Kernels::*pack)(const PackArgs*);
+  int bits;                  // of a weight: 16, 8 or 4
+  const signed char* grid;   // values of the codes of 4 bits
+  bool row;
+  GroupScale scale;
+  bool minimum;
+  int group;                 // the only one there is; 0: 32, 64 or 128
 
-  size_t panel_bytes(int k) const { return size_t(k) * 16 * k_per_byte_den / k_per_byte_num; }
-  size_t scale_bytes(int k, int group) const {
-    if (!scaled) return 0;
-    return grouped ? size_t(k / group) * 32 : 64;
+  bool ints() const { return product != Product::bf16; }
+  bool grouped() const { return scale != GroupScale::none; }
+  size_t panel_bytes(int k) const { return size_t(k) * 2 * size_t(bits); }
+  size_t head_bytes() const { return row ? 64 : 0; }
+  size_t scale_width() const { return scale == GroupScale::f16 ? 2 : grouped() ? 1 : 0; }
+  size_t group_bytes() const { return 16 * (scale_width() + (minimum ? 2 : 0)); }
+  size_t scale_bytes(int k, int k_of_group) const {
+    return head_bytes() + (grouped() ? size_t(k / k_of_group) * group_bytes() : 0);
   }
 };
 
 const Format* find_format(const std::string& name);  // null when unknown
 std::vector<std::string> format_names();
+std::vector<int> format_groups(const Format& f);
 
 // One 16-row panel back to f32: out is [16][k].
 void unpack_panel(const Format& f, const char* data, const char* scale, int k, int group, float* out);
+
+// Some rows of a matrix in codes: bytes of int8, or of 0..15 for formats of 4 bits, and scales as they
+// are stored. `minima` and `row_scales` are null where the format has none.
+struct CodeRows {
+  const unsigned char* codes;  // [rows][k]
+  const char* scales;          // [rows][groups] of scale_width() bytes
+  const char* minima;          // [rows][groups] f16
+  const float* row_scales;     // [rows]
+  int rows, k, groups;
+};
+
+// At most 16 rows into a panel of depth k. False when a code does not fit.
+bool place_codes(const Format& f, const CodeRows& from, int k, int group, char* data, char* scale);
 
 float f16_to_f32(uint16_t h);
 float bf16_to_f32(uint16_t h);

@@ -49,19 +49,11 @@ void point_at(GemmArgs& g, const Acts& a, const Block& b, int block, bool shared
   g.a_sum = a.sum + scale;
 }
 
-using ProductFn = void (*)(const GemmArgs*);
-
-ProductFn product_of(const Layer& s) {
-  const Kernels& k = s.kernels;
-  if (s.l.format->product == Product::bf16) return k.gemm_bf16;
-  return s.l.format->product == Product::i8 ? k.gemm_i8 : k.gemm_i4;
-}
-
 // Calls use(block index, block, rows of c) for every block of one expert after its product.
 template <class Use>
 void each_block(const Layer& s, const Touched& e, const Acts& a, bool shared, GemmArgs g,
                 const ThreadScratch& t, Use use) {
-  const ProductFn product = product_of(s);
+  const auto product = s.kernels.gemm[int(s.l.format->product)];
   g.a_group = a.group;
   g.c = t.c;
   for (int at = e.first_block; at < e.first_block + e.blocks; ++at) {
@@ -143,13 +135,13 @@ int choose_pairs_of_panels(const Layer& s, int threads) {
 }
 
 ActKind act_kind(const Layer& s) {
-  if (s.l.format->product != Product::bf16) return ActKind::s8;
+  if (s.l.format->ints()) return ActKind::s8;
   return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
 }
 
-// k per activation scale; int4 sums in 16 bits for 32 k at most.
+// k per activation scale. It never reaches over a group of weights, and sums in 16 bits hold 32 k at most.
 int scale_group(const Layer& s, int k, int widest) {
-  if (s.l.format->product == Product::i4) return 32;
+  if (s.l.format->grouped()) return std::min(32, s.l.group);
   return k % widest == 0 ? widest : 64;
 }
 

@@ -153,7 +153,7 @@ void allocate(Tiled& s, TiledBuffers& b) {
 void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, const Routing& routing,
                    int first_token, int tokens, TiledBuffers& buffers) {
   const Layout& l = w.layout();
-  Tiled s = {w, l, call, kernels, routing, first_token, tokens, {}, l.format->product != Product::bf16,
+  Tiled s = {w, l, call, kernels, routing, first_token, tokens, {}, l.format->ints(),
              nullptr, nullptr, nullptr, 0, nullptr, nullptr, call.dtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f32,
              {}, {}, nullptr, 0};
   const int blocks = int(routing.blocks.size()), touched = int(routing.touched.size());

@@ -24,20 +24,20 @@ namespace {
 
 constexpr int kExpanded = 4;  // panels: few enough to stay in the first-level cache
 
-// The step's part of int4 panels, as int8 in the thread's scratch.
+// The step's part of panels with scales in groups, as int8 in the thread's scratch.
 void expand(const Tiled& s, const Panels& w, int first, int k0, int depth, const ThreadScratch& t) {
   const int k = depth * 64, group = s.l.group;
   for (int p = 0; p < kExpanded; ++p) {
     const size_t panel = size_t(first + p);
-    const ExpandArgs e = {w.data + panel * w.stride + size_t(k0) * 8,
-                          w.scale + panel * w.scale_stride + size_t(k0 / group) * 32, k, group,
+    const ExpandArgs e = {w.data + panel * w.stride + s.l.format->panel_bytes(k0),
+                          w.scale + panel * w.scale_stride, k0, k, group,
                           t.scales + panel * 16, t.panels + size_t(p) * depth * 1024};
-    s.kernels.i4_to_i8(&e);
+    s.kernels.expand[int(s.l.format->product)](&e);
   }
 }
 
 // A few panels at a time are expanded and multiplied at once.
-void product_i4(const Tiled& s, const Panels& w, int k0, const ThreadScratch& t, TileArgs g) {
+void product_expanded(const Tiled& s, const Panels& w, int k0, const ThreadScratch& t, TileArgs g) {
   g.w = t.panels;
   g.w_stride = size_t(g.depth) * 1024;
   g.panels = kExpanded;
@@ -50,7 +50,7 @@ void product_i4(const Tiled& s, const Panels& w, int k0, const ThreadScratch& t,
 
 // What follows tile `at` of the panels: their next step, or the first one of the next panels.
 Ahead next_panels(const Tiled& s, const Panels& w, int at, int tiles) {
-  const size_t tile = is_int4(s) ? 512 : 1024;
+  const size_t tile = expands(s) ? s.l.format->panel_bytes(64) : 1024;
   const int depth = std::min(s.cut.depth, tiles - at);
   const int lines = int(tile / 64) * (depth > 0 ? depth : s.cut.depth);
   if (depth > 0) return {w.data + size_t(at) * tile, w.stride, lines};
@@ -72,7 +72,7 @@ void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block,
   const int last_rows = s.routing.blocks[size_t(first_block + blocks - 1)].rows;
   const auto product = s.ints ? s.kernels.tile_s8 : s.kernels.tile_bf16;
   const int tiles = a.tiles();
-  const bool in_steps = blocks > 2 || is_int4(s);
+  const bool in_steps = blocks > 2 || expands(s);
   const char* at = a.at(first_block);
   for (int k = 0; k < tiles;) {
     TileArgs g = {};
@@ -90,15 +90,16 @@ void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block,
       g.w_ahead = next_panels(s, w, k + g.depth, tiles);
       g.a_ahead = next_blocks(s, g, at, k + g.depth, tiles);
     }
-    if (is_int4(s)) product_i4(s, w, k * 64, t, g);
+    if (expands(s)) product_expanded(s, w, k * 64, t, g);
     else product(&g);
     k += g.depth;
   }
 }
 
 void row_scales(const Tiled& s, const Panels& w, int k, const ThreadScratch& t) {
+  const auto scales = s.kernels.row_scales[int(s.l.format->product)];
   for (int p = 0; p < w.count; ++p)
-    s.kernels.i4_row_scales(w.scale + size_t(p) * w.scale_stride, k / s.l.group, t.scales + p * 16);
+    scales(w.scale + size_t(p) * w.scale_stride, k, s.l.group, t.scales + p * 16);
 }
 
 FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, int block, int blocks,
@@ -109,7 +110,7 @@ FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, 
   f.ints = s.ints;
   f.rows = rows;
   f.panels = w.count;
-  f.w_scale = is_int4(s) ? reinterpret_cast<const char*>(t.scales) : w.scale;
+  f.w_scale = expands(s) ? reinterpret_cast<const char*>(t.scales) : w.scale;
   f.w_scale_stride = 64;
   f.act = s.call.act;
   return f;

@@ -42,7 +42,7 @@ struct Tiled {
 
 struct ThreadScratch {
   char* sums;    // [panel][block][16][16]
-  char* panels;  // four of int4, expanded for one step
+  char* panels;  // four, expanded for one step
   float* scales; // of its rows
   float* row;
 };
@@ -77,12 +77,13 @@ struct Panels {
 Panels up_panels(const Tiled& s, int expert, int first);
 Panels down_panels(const Tiled& s, int expert, int first);
 
-inline bool is_int4(const Tiled& s) { return s.l.format->product == Product::i4; }
+// Whether panels become int8 with one scale a row before tiles multiply them.
+inline bool expands(const Tiled& s) { return s.l.format->grouped(); }
 
 // Leaves the sums of some blocks of an expert in the thread's scratch.
 void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block, int blocks,
               const ThreadScratch& t);
-// Scales of the rows of int4 panels once they are int8, into the thread's scratch.
+// Scales of the rows of panels once they are int8, into the thread's scratch.
 void row_scales(const Tiled& s, const Panels& w, int k, const ThreadScratch& t);
 // How the sums of one block leave: the caller adds where to, and the rows' factors.
 FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, int block, int blocks,
@@ -92,7 +93,7 @@ FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, 
 template <class Use>
 void each_block(const Tiled& s, const Touched& e, const Panels& w, const Blocks& a, int thread, Use use) {
   const ThreadScratch t = scratch_of(s, thread);
-  if (is_int4(s)) row_scales(s, w, a.tiles() * 64, t);
+  if (expands(s)) row_scales(s, w, a.tiles() * 64, t);
   for (int first = 0; first < e.blocks; first += s.cut.blocks) {
     const int blocks = std::min(s.cut.blocks, e.blocks - first);
     multiply(s, w, a, e.first_block + first, blocks, t);

@@ -52,7 +52,36 @@ void pack_unit(void* context, int, int unit, int thread) {
   const size_t scale = is_down ? l.down_scale_at + l.down_scale * size_t(panel)
                                : l.up_scale_at + l.up_scale * size_t(panel);
   const PackArgs args = {rows, k, l.group, p.expert + data, p.expert + scale};
-  if (!(p.kernels->*l.format->pack)(&args)) p.bad.store(1 + matrix);
+  if (!p.kernels->pack[int(l.format->product)](&args)) p.bad.store(1 + matrix);
+}
+
+struct Placing {
+  const Layout* layout;
+  Projection matrix;
+  CodeRows codes;
+  char* expert;
+  std::atomic<bool> bad{false};
+};
+
+// 16 rows of the codes into their panel.
+void place_unit(void* context, int, int unit, int) {
+  Placing& p = *static_cast<Placing*>(context);
+  const Layout& l = *p.layout;
+  const bool is_down = p.matrix == Projection::down;
+  const size_t panel = size_t(is_down ? unit : unit * 2 + int(p.matrix)), first = size_t(unit) * 16;
+  const size_t data = is_down ? l.down_at + l.down_panel * panel : l.up_panel * panel;
+  const size_t scale = is_down ? l.down_scale_at + l.down_scale * panel : l.up_scale_at + l.up_scale * panel;
+  CodeRows part = p.codes;
+  part.rows = std::max(0, std::min(16, p.codes.rows - unit * 16));
+  if (part.rows) {
+    part.codes += first * size_t(part.k);
+    part.scales += first * size_t(part.groups) * l.format->scale_width();
+    if (part.minima) part.minima += first * size_t(part.groups) * 2;
+    if (part.row_scales) part.row_scales += first;
+  }
+  if (!place_codes(*l.format, part, is_down ? l.intermediate : l.hidden, l.group, p.expert + data,
+                   p.expert + scale))
+    p.bad.store(true);
 }
 
 }  // namespace
@@ -90,6 +119,14 @@ void Weights::set_expert(int expert, Source gate, Source up, Source down, const 
   if (p.bad.load())
     throw std::invalid_argument(std::string(names[p.bad.load() - 1]) + " weights of expert " +
                                 std::to_string(expert) + " hold NaN or infinity");
+}
+
+void Weights::set_codes(int expert, Projection matrix, const CodeRows& codes) {
+  if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
+  Placing p = {&layout_, matrix, codes, data_ + layout_.expert_bytes * size_t(expert), {}};
+  const bool is_down = matrix == Projection::down;
+  pool().run({place_unit, &p, 1, {is_down ? layout_.down_panels() : layout_.up_panels() / 2}});
+  if (p.bad.load()) throw std::invalid_argument("a code is wider than 4 bits");
 }
 
 void Weights::copy_expert(int source) {

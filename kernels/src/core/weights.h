@@ -32,6 +32,8 @@ struct Source {  // a row-major matrix
   Dtype dtype;
 };
 
+enum class Projection : int { gate, up, down };
+
 class Weights {
  public:
   Weights(Shape s, const Format* f, int group);
@@ -39,12 +41,17 @@ class Weights {
 
   // Throws std::invalid_argument when a value is not finite. Uses the pool: hold a PoolLock.
   void set_expert(int expert, Source gate, Source up, Source down, const Kernels& kernels);
+  // One matrix from codes, whose groups are the layout's: rows and k are its own. Throws as above when
+  // a code does not fit.
+  void set_codes(int expert, Projection matrix, const CodeRows& codes);
   void copy_expert(int source);  // into all others
   // out: gate [I, H], up [I, H], down [H, I], as the kernels see the stored values.
   void unpack(int expert, float* gate, float* up, float* down) const;
 
   void fault_in() const { if (mapped_) region_.fault_in(); }
 
+  int rows(Projection p) const { return p == Projection::down ? layout_.shape.hidden : layout_.shape.intermediate; }
+  int depth(Projection p) const { return p == Projection::down ? layout_.shape.intermediate : layout_.shape.hidden; }
   const Layout& layout() const { return layout_; }
   const char* expert(int e) const { return data_ + layout_.expert_bytes * size_t(e); }
   const char* data() const { return data_; }

@@ -10,6 +10,17 @@ namespace kt {
 enum class Dtype : int { f32, f16, bf16 };
 enum class Act : int { silu, gelu };
 
+// What a panel holds, and so which functions of a table work on it.
+enum class Product : int { bf16, i8, i4, q8_0, q4_1, mxfp4, nvfp4, iq4_nl };
+constexpr int kProducts = 8;
+
+// What a code of 4 bits stands for. e2m1 is doubled, so that all values are integers.
+constexpr signed char kInt4Grid[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+constexpr signed char kUint4Grid[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr signed char kE2m1Grid[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+constexpr signed char kIq4Grid[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
+
 // Rows of activations live in blocks of at most 16 rows: [k tile][row][64 bytes], so that one
 // pointer with constant displacements serves the vector kernels and a block is an AMX A tile.
 // Weights live in panels of 16 rows: [k step][row][4 bytes] (4 int8, 2 bf16 or 8 int4 per row).
@@ -22,9 +33,10 @@ struct GemmArgs {
   int k;                   // padded depth, a multiple of 64
   const char* w;           // first panel
   size_t w_stride;         // bytes from panel to panel
-  const char* w_scale;     // int8: [panel][16] f32; int4: [panel][k / w_group][16] f16
+  const char* w_scale;     // of the first panel: see Format in core/format.h
   size_t w_scale_stride;
   int w_group;
+  int k0;                  // depth of the panel ahead of what w points at
   int panels;              // a multiple of 4
   float* c;                // [m][panels * 16]
   bool add;                // to what c holds
@@ -81,10 +93,10 @@ struct TileArgs {
 };
 
 struct ExpandArgs {
-  const char* src;         // a panel from some k on
-  const char* src_scale;   // its f16 scales from there on
-  int k, group;
-  const float* scale;      // of the rows, from i4_row_scales
+  const char* src;         // a panel from k0 on
+  const char* src_scale;   // of the whole panel
+  int k0, k, group;
+  const float* scale;      // of the rows, from row_scales
   char* dst;
 };
 
@@ -141,12 +153,12 @@ struct Kernels {
   bool bf16_acts;          // bf16 products take bf16 activations, otherwise f32
   int tile_from;           // tokens per expert from which tiles pay, 0 without tiles
   void (*gemm_bf16)(const GemmArgs*);
-  void (*gemm_i8)(const GemmArgs*);
-  void (*gemm_i4)(const GemmArgs*);
+  void (*gemm[kProducts])(const GemmArgs*);
   void (*tile_bf16)(const TileArgs*);
   void (*tile_s8)(const TileArgs*);
-  void (*i4_row_scales)(const char* src_scale, int groups, float* scale);
-  void (*i4_to_i8)(const ExpandArgs*);
+  // Panels with scales in groups as int8 panels with one scale a row; null for the other products.
+  void (*row_scales[kProducts])(const char* src_scale, int k, int group, float* scale);
+  void (*expand[kProducts])(const ExpandArgs*);
   void (*gather)(const GatherArgs*);
   void (*finish_glu)(const FinishArgs*);
   void (*finish_rows)(const FinishArgs*);
@@ -157,14 +169,12 @@ struct Kernels {
   void (*load_row)(const void* src, Dtype, int n, int padded, float* dst);
   void (*store_row)(const float* src, Dtype, int n, void* dst);
   void (*glu)(const float* c, int pairs, Act, float* h);
-  void (*turn[3])(const TurnArgs*);   // by Product: bf16, int8, int4
-  void (*widen[3])(const TurnArgs*);
+  void (*turn[kProducts])(const TurnArgs*);
+  void (*widen[kProducts])(const TurnArgs*);
   float (*glu_back)(const GluBackArgs*);
   void (*axpy)(float* out, const float* x, float w, int n);  // n a multiple of 16
   float (*dot)(const float* x, const float* y, int n);
-  bool (*pack_bf16)(const PackArgs*);  // the packers return false for a value that is not finite
-  bool (*pack_i8)(const PackArgs*);
-  bool (*pack_i4)(const PackArgs*);
+  bool (*pack[kProducts])(const PackArgs*);  // false for a value that is not finite
   // Peak loops return the operations done; kind: 0 fma, 1 int8 dot, 2 bf16 dot, 3/4 tiles.
   double (*peak)(int kind, long rounds);
   uint64_t (*read)(const char* p, size_t bytes);

@@ -1,48 +1,73 @@
-// An int4 panel with group scales becomes an int8 panel with one scale a row, for the int8 tiles:
-// group scales inside the tile loop would cost as much as the products.
+// A panel with scales in groups becomes an int8 panel with one scale a row, for the int8 tiles: group
+// scales inside the tile loop would cost as much as the products.
 
 namespace {
 
+// Values times kFactor reach 128 at most, and 127 once the row's scale is taken off.
+template <class W>
+constexpr float kReach = 128.0f / (127.0f * W::Codes::kFactor);
+
+// The middle of a group with a minimum, code 8, is the 0 of the table.
+template <class W>
+KT_INLINE Vf middle(const char* at) {
+  return vf_fma(W::scale(at), vf_set1(8.0f), W::minimum(at));
+}
+
 // The row's scale serves the group with the widest values.
-void i4_row_scales(const char* src_scale, int groups, float* scale) {
+template <class W>
+void row_scales(const char* src_scale, int k, int group, float* scale) {
   Vf most = vf_zero();
-  for (int g = 0; g < groups; ++g) most = vf_max(most, vf_abs(vf_from_f16(src_scale + g * 32)));
-  vf_store(scale, vf_mul(most, vf_set1(8.0f / 127.0f)));
+  for (int i = 0; i < k; i += group) {
+    const char* at = W::at(src_scale, i, group);
+    const Vf s = W::scale(at);
+    most = vf_max(most, vf_mul(vf_abs(s), vf_set1(kReach<W>)));
+    if constexpr (W::kMinimum) {
+      const Vf low = W::minimum(at), high = vf_fma(s, vf_set1(15.0f), low);
+      most = vf_max(most, vf_mul(vf_max(vf_abs(low), vf_abs(high)), vf_set1(1.0f / 127.0f)));
+    }
+  }
+  vf_store(scale, vf_mul(most, W::row(src_scale)));
 }
 
-// Each row's factor in both of its 16-bit lanes, in 5.11 fixed point.
-__m512i factors(Vf ratio) {
-  const __m512i f = vi_round(vf_mul(ratio, vf_set1(2048.0f)));
-  return _mm512_or_si512(_mm512_slli_epi32(f, 16),
-                         _mm512_and_si512(f, _mm512_set1_epi32(0xffff)));
+// Each row's number in both of its 16-bit lanes.
+KT_INLINE __m512i in_both(Vf x) {
+  const __m512i v = vi_round(x);
+  return _mm512_or_si512(_mm512_slli_epi32(v, 16), _mm512_and_si512(v, _mm512_set1_epi32(0xffff)));
 }
 
-// A signed nibble at the top of every 16-bit lane times the factor: 8.8 fixed point, rounded so that
-// the high byte is the result.
-KT_INLINE __m512i scaled(__m512i at_top, __m512i factor) {
-  const __m512i nibble = _mm512_and_si512(at_top, _mm512_set1_epi16(short(0xf000)));
-  return _mm512_add_epi16(_mm512_mulhrs_epi16(nibble, factor), _mm512_set1_epi16(128));
-}
-
-KT_INLINE void put_bytes(char* dst, __m512i even, __m512i odd) {
+// Bytes times the factor, plus an offset, in 8.8 fixed point; the high bytes are the result.
+KT_INLINE void put_scaled(char* dst, __m512i bytes, __m512i factor, __m512i offset) {
   const __mmask64 odd_bytes = 0xaaaaaaaaaaaaaaaaull;
+  const __m512i high = _mm512_and_si512(bytes, _mm512_set1_epi16(short(0xff00)));
+  const __m512i even = _mm512_adds_epi16(_mm512_mulhrs_epi16(_mm512_slli_epi16(bytes, 8), factor), offset);
+  const __m512i odd = _mm512_adds_epi16(_mm512_mulhrs_epi16(high, factor), offset);
   _mm512_store_si512(dst, _mm512_mask_blend_epi8(odd_bytes, _mm512_srli_epi16(even, 8), odd));
 }
 
-void i4_to_i8(const ExpandArgs* e) {
-  constexpr int kAhead = 2048;
+template <class W>
+void expand(const ExpandArgs* e) {
+  using Codes = typename W::Codes;
+  constexpr int kAhead = 2048, kLine = 32 / Codes::kBits;  // k of a line
   const Vf scale = vf_load(e->scale);
-  const Vf inv = vf_if_zero(scale, vf_zero(), vf_div(vf_set1(1.0f), scale));
-  const __m512i sign = _mm512_set1_epi8(char(0x88));
+  const Vf inv = vf_mul(vf_if_zero(scale, vf_zero(), vf_div(vf_set1(1.0f), scale)), W::row(e->src_scale));
   const char* src = e->src;
   char* dst = e->dst;
   for (int k = 0; k < e->k;) {
-    const __m512i f = factors(vf_mul(vf_from_f16(e->src_scale + k / e->group * 32), inv));
-    for (const int end = k + e->group; k < end; k += 8, src += 64, dst += 128) {
+    const char* at = W::at(e->src_scale, e->k0 + k, e->group);
+    const __m512i f = in_both(vf_mul(vf_mul(W::scale(at), inv), vf_set1(32768.0f / Codes::kFactor)));
+    __m512i offset = _mm512_set1_epi16(128);
+    if constexpr (W::kMinimum)
+      offset = _mm512_add_epi16(in_both(vf_mul(vf_mul(middle<W>(at), inv), vf_set1(256.0f))), offset);
+    for (const int end = k + e->group; k < end; k += kLine, src += 64) {
       _mm_prefetch(src + kAhead, _MM_HINT_T0);
-      const __m512i v = _mm512_xor_si512(line_load(src), sign);
-      put_bytes(dst, scaled(_mm512_slli_epi16(v, 12), f), scaled(_mm512_slli_epi16(v, 4), f));
-      put_bytes(dst + 64, scaled(_mm512_slli_epi16(v, 8), f), scaled(v, f));
+      const Line v = line_load(src);
+      if constexpr (Codes::kBits == 8) {
+        put_scaled(dst, v, f, offset);
+      } else {
+        put_scaled(dst, Codes::wide(line_low(v)), f, offset);
+        put_scaled(dst + 64, Codes::wide(line_high(v)), f, offset);
+      }
+      dst += 16 * kLine;
     }
   }
 }

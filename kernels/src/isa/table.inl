@@ -8,13 +8,31 @@ double peak_vector(int kind, long rounds) {
   return kind == 2 ? peak_bf16(rounds) : 0;
 }
 
+template <class W>
+constexpr void add_format(Kernels& t, Product product, bool (*pack)(const PackArgs*)) {
+  const int i = int(product);
+  t.gemm[i] = gemm_int<W>;
+  t.turn[i] = turn<lines_int<W>>;
+  t.widen[i] = widen<lines_int<W>>;
+  t.pack[i] = pack;
+}
+
 constexpr Kernels vector_table(const char* name) {
   Kernels t = {};
   t.name = name;
   t.bf16_acts = kBf16Acts;
   t.gemm_bf16 = gemm_bf16;
-  t.gemm_i8 = gemm_i8;
-  t.gemm_i4 = gemm_i4;
+  t.gemm[0] = gemm_bf16;
+  t.turn[0] = turn<lines_bf16>;
+  t.widen[0] = widen<lines_bf16>;
+  t.pack[0] = pack_bf16;
+  add_format<FormatI8>(t, Product::i8, pack_i8);
+  add_format<FormatI4>(t, Product::i4, pack_i4);
+  add_format<FormatQ80>(t, Product::q8_0, pack_q8_0);
+  add_format<FormatQ41>(t, Product::q4_1, pack_q4_1);
+  add_format<FormatMxfp4>(t, Product::mxfp4, pack_mxfp4);
+  add_format<FormatNvfp4>(t, Product::nvfp4, pack_nvfp4);
+  add_format<FormatIq4>(t, Product::iq4_nl, pack_iq4_nl);
   t.quantise = quantise;
   t.put_f32 = put_f32;
   t.put_bf16 = put_bf16;
@@ -22,18 +40,9 @@ constexpr Kernels vector_table(const char* name) {
   t.store_row = store_row;
   t.glu = glu;
   t.sum_rows = sum_rows;
-  t.turn[0] = turn<lines_bf16>;
-  t.turn[1] = turn<lines_i8>;
-  t.turn[2] = turn<lines_i4>;
-  t.widen[0] = widen<lines_bf16>;
-  t.widen[1] = widen<lines_i8>;
-  t.widen[2] = widen<lines_i4>;
   t.glu_back = glu_back;
   t.axpy = axpy;
   t.dot = dot;
-  t.pack_bf16 = pack_bf16;
-  t.pack_i8 = pack_i8;
-  t.pack_i4 = pack_i4;
   t.peak = peak_vector;
   t.read = read_all;
   return t;

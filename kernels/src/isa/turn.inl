@@ -14,21 +14,22 @@ const char* lines_bf16(const TurnArgs&, const char* panel, const char*, int k, c
   return panel + size_t(k) * 32;
 }
 
-const char* lines_i8(const TurnArgs&, const char* panel, const char* scale, int k, char* lines) {
-  const Vf s = vf_load(scale);
-  for (int j = 0; j < 4; ++j)
-    put_lines(line_load(panel + size_t(k) * 16 + j * 64), lines + j * 128,
-              [&](Vf x) __attribute__((always_inline)) { return vf_mul(x, s); });
-  return lines;
-}
-
-const char* lines_i4(const TurnArgs& t, const char* panel, const char* scale, int k, char* lines) {
-  const Vf s = vf_from_f16(scale + size_t(k / t.group) * 32), eight = vf_set1(8.0f);
-  const auto value = [&](Vf x) __attribute__((always_inline)) { return vf_mul(vf_sub(x, eight), s); };
-  for (int j = 0; j < 2; ++j) {
-    const Line v = line_load(panel + size_t(k) * 8 + j * 64);
-    put_lines(line_low(v), lines + j * 256, value);
-    put_lines(line_high(v), lines + j * 256 + 128, value);
+template <class W>
+const char* lines_int(const TurnArgs& t, const char* panel, const char* scale, int k, char* lines) {
+  using Codes = typename W::Codes;
+  const char* at = W::at(scale, k, t.group);
+  const Vf s = vf_mul(W::scale(at), W::row(scale)), low = W::minimum(at);
+  const auto value = [&](Vf x) __attribute__((always_inline)) {
+    return W::kMinimum ? vf_fma(x, s, low) : vf_mul(x, s);
+  };
+  for (int j = 0; j < Codes::kBits / 2; ++j) {
+    const Line v = line_load(panel + size_t(k) * 2 * Codes::kBits + j * 64);
+    if constexpr (Codes::kBits == 8) {
+      put_lines(v, lines + j * 128, value);
+    } else {
+      put_lines(Codes::value(line_low(v)), lines + j * 256, value);
+      put_lines(Codes::value(line_high(v)), lines + j * 256 + 128, value);
+    }
   }
   return lines;
 }

@@ -66,6 +66,18 @@ KT_INLINE __m128i load128(const void* p, int i) {
 KT_INLINE Vf vf_from_f16(const void* p) {
   return {_mm256_cvtph_ps(load128(p, 0)), _mm256_cvtph_ps(load128(p, 1))};
 }
+KT_INLINE __m256 bits_as_float(__m128i bytes) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23));
+}
+KT_INLINE Vf vf_from_e8m0(const void* p) {  // 0 for the byte 0
+  const __m128i v = load128(p, 0);
+  return {bits_as_float(v), bits_as_float(_mm_srli_si128(v, 8))};
+}
+// f16 has the exponents of e4m3 moved by 8: this is 2^-8 of the value.
+KT_INLINE Vf vf_from_e4m3(const void* p) {
+  const __m256i v = _mm256_slli_epi16(_mm256_cvtepu8_epi16(load128(p, 0)), 7);
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(v)), _mm256_cvtph_ps(_mm256_extracti128_si256(v, 1))};
+}
 KT_INLINE void vf_to_f16(void* p, Vf x) {
   _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, 0));
   _mm_storeu_si128(static_cast<__m128i*>(p) + 1, _mm256_cvtps_ph(x.b, 0));
@@ -137,6 +149,10 @@ KT_INLINE Line line_low(Line v) {
 KT_INLINE Line line_high(Line v) {
   return line_low({_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)});
 }
+KT_INLINE Line line_of(Line v, const signed char (&table)[16]) {  // v: indices 0..15
+  const __m256i t = _mm256_broadcastsi128_si256(load128(table, 0));
+  return {_mm256_shuffle_epi8(t, v.a), _mm256_shuffle_epi8(t, v.b)};
+}
 KT_INLINE Vi line_as_int(Line v) { return {v.a, v.b}; }
 KT_INLINE __m256i bcast4(const char* x) {
   return _mm256_set1_epi32(*reinterpret_cast<const int*>(x));
@@ -183,6 +199,7 @@ KT_INLINE void turn_lines(const char* src, char* dst) {
 }
 
 struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
+  static constexpr int kDepth = 1 << 16;
   using Acc = Vi;
   struct X { __m256i v, mag; };
   static KT_INLINE X x(const char* p) {
@@ -199,17 +216,21 @@ struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw canno
   static KT_INLINE Vi done(Acc s, int) { return s; }
 };
 
-struct DotU4 {  // sums in 16 bits: 8 steps of at most 2 * 15 * 127 stay below 32767
+// Weights 0..Most that stand for values less by Offset: the activations' sum takes the offset off.
+template <int Offset, int Most>
+struct DotU {  // sums in 16 bits
+  static constexpr int kDepth = 32767 / (2 * Most * 127) * 4;  // k until they could overflow
   using Acc = Vi;
   struct X { __m256i v; };
   static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  static KT_INLINE Line w(Line v) { return v; }
   static KT_INLINE Acc init(int) { return vi_zero(); }
   static KT_INLINE Acc dot(Acc s, Line w, X x) {
     return {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x.v)),
             _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x.v))};
   }
   static KT_INLINE Vi done(Acc s, int sum) {
-    const __m256i ones = _mm256_set1_epi16(1), off = _mm256_set1_epi32(8 * sum);
+    const __m256i ones = _mm256_set1_epi16(1), off = _mm256_set1_epi32(Offset * sum);
     return {_mm256_sub_epi32(_mm256_madd_epi16(s.a, ones), off),
             _mm256_sub_epi32(_mm256_madd_epi16(s.b, ones), off)};
   }

@@ -37,6 +37,15 @@ KT_INLINE Vf vf_scale2(Vf x, Vf n) { return _mm512_scalef_ps(x, n); }
 KT_INLINE Vf vf_from_f16(const void* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }
+KT_INLINE Vf vf_from_e8m0(const void* p) {  // 0 for the byte 0
+  const __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(v, 23));
+}
+// f16 has the exponents of e4m3 moved by 8: this is 2^-8 of the value.
+KT_INLINE Vf vf_from_e4m3(const void* p) {
+  const __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  return _mm512_cvtph_ps(_mm256_slli_epi16(v, 7));
+}
 KT_INLINE void vf_to_f16(void* p, Vf x) {
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(x, 0));
 }
@@ -94,6 +103,10 @@ KT_INLINE Line line_low(Line v) { return _mm512_and_si512(v, _mm512_set1_epi8(15
 KT_INLINE Line line_high(Line v) {
   return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
 }
+KT_INLINE Line line_of(Line v, const signed char (&table)[16]) {  // v: indices 0..15
+  const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), v);
+}
 KT_INLINE Vi line_as_int(Line v) { return v; }
 KT_INLINE __m512i bcast4(const char* x) {
   return _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
@@ -139,6 +152,7 @@ KT_INLINE void turn_lines(const char* src, char* dst) {
 
 #ifdef __AVX512VNNI__
 struct DotS8 {  // weights moved to unsigned, the offset taken off by the activations' sum
+  static constexpr int kDepth = 1 << 16;
   using Acc = __m512i;
   struct X { __m512i v; };
   static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
@@ -147,16 +161,21 @@ struct DotS8 {  // weights moved to unsigned, the offset taken off by the activa
   static KT_INLINE Acc dot(Acc a, Line w, X x) { return _mm512_dpbusd_epi32(a, w, x.v); }
   static KT_INLINE Vi done(Acc a, int) { return a; }
 };
-struct DotU4 {
+// Weights 0..Most that stand for values less by Offset: the activations' sum takes the offset off.
+template <int Offset, int Most>
+struct DotU {
+  static constexpr int kDepth = 1 << 16;
   using Acc = __m512i;
   struct X { __m512i v; };
   static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
-  static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-8 * sum); }
+  static KT_INLINE Line w(Line v) { return v; }
+  static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-Offset * sum); }
   static KT_INLINE Acc dot(Acc a, Line w, X x) { return _mm512_dpbusd_epi32(a, w, x.v); }
   static KT_INLINE Vi done(Acc a, int) { return a; }
 };
 #else
 struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
+  static constexpr int kDepth = 1 << 16;
   using Acc = __m512i;
   struct X { __m512i mag; __mmask64 neg; };
   static KT_INLINE X x(const char* p) {
@@ -172,17 +191,20 @@ struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw canno
   }
   static KT_INLINE Vi done(Acc a, int) { return a; }
 };
-struct DotU4 {  // sums in 16 bits: 8 steps of at most 2 * 15 * 127 stay below 32767
+template <int Offset, int Most>
+struct DotU {  // sums in 16 bits
+  static constexpr int kDepth = 32767 / (2 * Most * 127) * 4;  // k until they could overflow
   using Acc = __m512i;
   struct X { __m512i v; };
   static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  static KT_INLINE Line w(Line v) { return v; }
   static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
   static KT_INLINE Acc dot(Acc a, Line w, X x) {
     return _mm512_add_epi16(a, _mm512_maddubs_epi16(w, x.v));
   }
   static KT_INLINE Vi done(Acc a, int sum) {
     const __m512i wide = _mm512_madd_epi16(a, _mm512_set1_epi16(1));
-    return _mm512_sub_epi32(wide, _mm512_set1_epi32(8 * sum));
+    return _mm512_sub_epi32(wide, _mm512_set1_epi32(Offset * sum));
   }
 };
 #endif

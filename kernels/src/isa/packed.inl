@@ -1,0 +1,91 @@
+// The packed formats of integers: what codes stand for, how scales lie, and which dot product takes them.
+// Products, expansion and turning are written once over these.
+
+namespace {
+
+struct Bytes {
+  using Dot = DotS8;
+  static constexpr int kBits = 8;
+  static constexpr int kFactor = 1;  // values times this fill a byte
+};
+
+// The grid, moved down and times a factor.
+template <const signed char (&Grid)[16], int Down, int Factor>
+struct WideGrid {
+  signed char of[16] = {};
+  constexpr WideGrid() {
+    for (int i = 0; i < 16; ++i) of[i] = static_cast<signed char>((Grid[i] - Down) * Factor);
+  }
+};
+
+// `Table`: whether a look-up makes the operand of the dot product from a code.
+template <class D, const signed char (&Grid)[16], const signed char (&Operand)[16], bool Table, int Factor,
+          int Down = 0>
+struct Nibbles {
+  using Dot = D;
+  static constexpr int kBits = 4, kFactor = Factor;
+  static constexpr WideGrid<Grid, Down, Factor> kWide = {};
+  static KT_INLINE Line operand(Line code) {
+    if constexpr (Table) return line_of(code, Operand);
+    return code;
+  }
+  static KT_INLINE Line value(Line code) { return line_of(code, Grid); }
+  static KT_INLINE Line wide(Line code) { return line_of(code, kWide.of); }
+};
+
+constexpr signed char kE2m1Up[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+
+using Int4 = Nibbles<DotU<8, 15>, kInt4Grid, kInt4Grid, false, 16>;
+using Uint4 = Nibbles<DotU<0, 15>, kUint4Grid, kUint4Grid, false, 16, 8>;
+using E2m1 = Nibbles<DotU<12, 24>, kE2m1Grid, kE2m1Up, true, 10>;
+using Iq4 = Nibbles<DotS8, kIq4Grid, kIq4Grid, true, 1>;
+
+struct F16 {
+  static constexpr int kBytes = 32;
+  static KT_INLINE Vf load(const char* p) { return vf_from_f16(p); }
+};
+struct E8m0 {
+  static constexpr int kBytes = 16;
+  static KT_INLINE Vf load(const char* p) { return vf_from_e8m0(p); }
+};
+struct E4m3 {
+  static constexpr int kBytes = 16;
+  static KT_INLINE Vf load(const char* p) { return vf_from_e4m3(p); }
+};
+
+// One f32 a row, no groups.
+struct RowScaled {
+  using Codes = Bytes;
+  static constexpr bool kGrouped = false, kMinimum = false, kRow = false;
+  static KT_INLINE const char* at(const char* scale, int, int) { return scale; }
+  static KT_INLINE Vf scale(const char* at) { return vf_load(at); }
+  static KT_INLINE Vf minimum(const char*) { return vf_zero(); }
+  static KT_INLINE Vf row(const char*) { return vf_set1(1.0f); }
+};
+
+// Row: one f32 a row comes first and multiplies all scales. Minimum: 16 f16 behind the 16 scales of a
+// group are added to all its weights. Span: k of one activation scale.
+template <class C, class S, int Span = 32, bool Minimum = false, bool Row = false>
+struct GroupScaled {
+  using Codes = C;
+  static constexpr bool kGrouped = true, kMinimum = Minimum, kRow = Row;
+  static constexpr int kSpan = Span;
+  static KT_INLINE const char* at(const char* scale, int k, int group) {
+    return scale + (Row ? 64 : 0) + size_t(k / group) * (S::kBytes + (Minimum ? 32 : 0));
+  }
+  static KT_INLINE Vf scale(const char* at) { return S::load(at); }
+  static KT_INLINE Vf minimum(const char* at) {
+    return Minimum ? vf_from_f16(at + S::kBytes) : vf_zero();
+  }
+  static KT_INLINE Vf row(const char* scale) { return Row ? vf_load(scale) : vf_set1(1.0f); }
+};
+
+using FormatI8 = RowScaled;
+using FormatI4 = GroupScaled<Int4, F16>;
+using FormatQ80 = GroupScaled<Bytes, F16>;
+using FormatQ41 = GroupScaled<Uint4, F16, 32, true>;
+using FormatMxfp4 = GroupScaled<E2m1, E8m0>;
+using FormatNvfp4 = GroupScaled<E2m1, E4m3, 16, false, true>;
+using FormatIq4 = GroupScaled<Iq4, F16>;
+
+}  // namespace
