@@ -93,6 +93,8 @@ def _engine_options(args: argparse.Namespace) -> dict[str, Any]:
         "experts_backend",
         "experts_format",
         "trust_remote_code",
+        "packs",
+        "packs_limit",
     )
     given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
@@ -145,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", help="compute type: auto, fp32, bf16")
     add("--experts-backend", help="expert operator: auto, kt_moe, torch")
     add("--experts-format", help="weights of the experts in kt_moe: bf16, int8, int4")
+    add("--packs", type=Path, metavar="FOLDER", help="keep packed experts here for later starts")
+    add("--packs-limit", type=_positive, metavar="BYTES", help="room for all packs together")
     add("--api-key-env", metavar="VAR", help="environment variable with the API key")
     add("--trust-remote-code", action="store_true", help="allow Python code of the model")
     return parser

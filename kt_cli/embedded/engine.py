@@ -12,12 +12,14 @@ from kt_cli.embedded.api import Sampling, Stats
 from kt_cli.embedded.handle import RequestHandle
 from kt_cli.embedded.inject import Rule, read_rules
 from kt_cli.embedded.loading import LoadedModel, LoadOptions, load_model, read_config
+from kt_cli.embedded.packed import NoPacks, Packing
 from kt_cli.embedded.presets import rules_for
 from kt_cli.embedded.runners import GeneralRunner, PooledRunner, Runner
 from kt_cli.embedded.stream import Stream
 from kt_cli.embedded.tokenizer import Tokenizer, end_tokens
 from kt_cli.embedded.worker import Worker
 from kt_cli.errors import DoesNotFitError, UsageError
+from kt_cli.weights.packs import Shelf
 
 
 class EmbeddedEngine:
@@ -34,11 +36,13 @@ class EmbeddedEngine:
         vocabulary: int,
         eos: Collection[int],
         notes: Sequence[str] = (),
+        packs: Packing | None = None,
     ) -> None:
         self.model_name = model_name
         self.context = context
         self.notes = tuple(notes)
         self._worker = worker
+        self._packs = packs or NoPacks()
         self._tokenizer = tokenizer
         self._most = min(context, kv_tokens)
         self._vocabulary = vocabulary
@@ -63,6 +67,7 @@ class EmbeddedEngine:
 
     def close(self) -> None:
         self._worker.close()
+        self._packs.close()
 
 
 def check(prompt: Sequence[int], sampling: Sampling, most: int, vocabulary: int) -> None:
@@ -98,6 +103,8 @@ def load(
     experts_backend: str | None = None,
     experts_format: str | None = None,
     trust_remote_code: bool = False,
+    packs: Path | None = None,
+    packs_limit: int | None = None,
     progress: Callable[[str, float], None],
 ) -> EmbeddedEngine:
     """Loads a model and starts its thread. `kv_tokens` None: a full context for each of the batch.
@@ -106,12 +113,20 @@ def load(
     """
     torch.set_num_threads(threads)
     options = LoadOptions(
-        device, dtype, experts_backend, experts_format, threads, trust_remote_code
+        device,
+        dtype,
+        experts_backend,
+        experts_format,
+        threads,
+        trust_remote_code,
+        Shelf(packs, packs_limit) if packs else None,
     )
     config = read_config(path, trust_remote_code)
     _check_context(config, context)
     loaded = load_model(path, _rules(rules, config), options, progress)
     if device.startswith("cuda"):
+        # cuDNN compiles its attention anew for every length, which takes longer than a token.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         torch.cuda.empty_cache()  # what loading took beside the weights
     tokenizer = Tokenizer(path, trust_remote_code)
     total = kv_tokens or context * max_batch
@@ -125,6 +140,7 @@ def load(
         vocabulary=loaded.config.get_text_config().vocab_size,
         eos=end_tokens(path, loaded.config, tokenizer),
         notes=loaded.notes,
+        packs=loaded.packs,
     )
 
 

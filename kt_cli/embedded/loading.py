@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import initialization as hf_init
 
+import kt_cli
 from kt_cli.embedded.checkpoint import Checkpoint
 from kt_cli.embedded.dtypes import DtypeChoice, choose_dtype
 from kt_cli.embedded.inject import Injection, Rule, inject
 from kt_cli.embedded.operators.base import child_name, load_module
+from kt_cli.embedded.packed import Packing, open_packs
 from kt_cli.embedded.parameters import Parameters
 from kt_cli.embedded.placement import move_inputs
 from kt_cli.errors import AuthError, NotFoundError, TransferError, UsageError
+from kt_cli.weights.packs import Shelf
 
 Progress = Callable[[str, float], None]
 _SHOWN = 5
@@ -27,7 +31,10 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """`experts_*` override what the rules say; `threads` are for the expert kernels."""
+    """`experts_*` override what the rules say; `threads` are for the expert kernels.
+
+    `packs`: where packed experts are kept for the next start.
+    """
 
     device: str = "cpu"
     dtype: str | None = None
@@ -35,6 +42,7 @@ class LoadOptions:
     experts_format: str | None = None
     threads: int = 1
     trust_remote_code: bool = False
+    packs: Shelf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class LoadedModel:
     injection: Injection
     dtype: DtypeChoice
     notes: tuple[str, ...]
+    packs: Packing
 
 
 def load_model(
@@ -65,6 +74,7 @@ def load_model(
     )
     _complain_about_missing(parameters, path)
     injection = inject(model, rules, parameters, model.config, options.device)
+    parameters.packs = _packs(path, options, parameters)
     parameters.devices = injection.devices
     parameters.on_read = lambda fraction: progress("loading weights", fraction)
     load_module(model, "", parameters, options.device)
@@ -72,8 +82,16 @@ def load_model(
     make_tables(model, parameters, options.device)
     move_inputs(model, injection.devices, options.device)
     model.eval()
+    parameters.packs.loaded()
     progress("loaded", 1.0)
-    return LoadedModel(model, model.config, injection, choice, _notes(injection, parameters))
+    notes = _notes(injection, parameters)
+    return LoadedModel(model, model.config, injection, choice, notes, parameters.packs)
+
+
+def _packs(path: Path, options: LoadOptions, parameters: Parameters) -> Packing:
+    layers = sum(name.endswith("experts.down_proj") for name in parameters.meta)
+    made_by = f"kt {kt_cli.__version__}, transformers {transformers.__version__}"
+    return open_packs(options.packs, path, made_by, layers)
 
 
 def read_config(path: Path, trust_remote_code: bool) -> Any:

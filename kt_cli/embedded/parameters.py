@@ -18,6 +18,7 @@ from transformers import conversion_mapping, core_model_loading
 
 from kt_cli.embedded.checkpoint import Checkpoint
 from kt_cli.embedded.crossing import Crossing
+from kt_cli.embedded.packed import NoPacks, Packing
 from kt_cli.errors import TransferError
 
 
@@ -62,6 +63,7 @@ class Parameters:
         self.experts_format: str | None = None
         self.threads = 1
         self.exact = False
+        self.packs: Packing = NoPacks()
         self.on_read: Callable[[float], None] | None = None
         self.crossing = Crossing()
         self._seen: set[str] = set()
@@ -108,6 +110,11 @@ class Parameters:
         if tied:
             self._shared[key] = tensor
         return tensor
+
+    def passed(self, names: Iterable[str]) -> None:
+        """Parameters that are there without having been read."""
+        for name in names:
+            self._tell(name)
 
     def _tell(self, name: str) -> None:
         self._seen.add(name)

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from kt_cli.embedded.operators.base import BaseInjectedModule
-from kt_cli.embedded.operators.experts_kt import KtMoeExperts, KtMoeOptions, why_not_kt_moe
+from kt_cli.embedded.operators.experts_kt import (
+    KtMoeExperts,
+    KtMoeOptions,
+    packed,
+    wanted,
+    why_not_kt_moe,
+)
 from kt_cli.embedded.operators.experts_torch import TorchExperts
 from kt_cli.embedded.operators.layout import Layout
 from kt_cli.errors import EnvironmentBroken, UsageError
@@ -89,7 +95,17 @@ class Experts(BaseInjectedModule):
             self.compute = TorchExperts(self.layout, self.read)
         else:
             options = KtMoeOptions(self.format or "bf16", self._top_k(), self.loader.threads)
-            self.compute = KtMoeExperts(self.layout, self.read, options)
+            self.compute = KtMoeExperts(self._packed(options), options.threads)
+
+    def _packed(self, options: KtMoeOptions) -> Any:
+        """From disk where an earlier start has left them."""
+
+        def pack() -> Any:
+            return packed(self.layout, self.read, options)
+
+        made = self.loader.packs.experts(self.key, wanted(self.layout, options), pack)
+        self.loader.passed(f"{self.key}.{name}" for name in (self.layout.up_name, "down_proj"))
+        return made
 
     def unload(self) -> None:
         self.compute = None
@@ -110,10 +126,17 @@ class Experts(BaseInjectedModule):
         if compute is None:
             raise RuntimeError(f"{self.key} is not loaded")
         if self.device == "cpu" and hidden.is_cuda:
-            done = self.loader.crossing.start(hidden, ids, weights, compute)
+            done = self._cross(hidden, ids, weights, compute)
             return done if self.out_device is None else lambda: done().to(self.out_device)
         if self.device == "cpu" and hidden.device.type == "cpu":
             return lambda: compute(hidden, ids, weights)
         place = self.out_device or hidden.device
         there = [t.to(self.device) for t in (hidden, ids, weights)]
         return lambda: compute(*there).to(place)
+
+    def _cross(
+        self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, compute: _Backend
+    ) -> Callable[[], torch.Tensor]:
+        if isinstance(compute, KtMoeExperts):
+            return self.loader.crossing.packed(hidden, ids, weights, compute.layer)
+        return self.loader.crossing.any(hidden, ids, weights, compute)

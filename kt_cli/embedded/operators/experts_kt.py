@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from kt_cli.embedded.operators.layout import Layout
+from kt_cli.embedded.packed import Wanted
+
+if TYPE_CHECKING:
+    import kt_moe
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +23,11 @@ class KtMoeOptions:
 
 
 # Activation classes of transformers and torch → the kernels' name.
-_ACTIVATIONS = {"SiLUActivation": "silu", "SiLU": "silu", "GELUTanh": "gelu"}
+_ACTIVATIONS: dict[str, Literal["silu", "gelu"]] = {
+    "SiLUActivation": "silu",
+    "SiLU": "silu",
+    "GELUTanh": "gelu",
+}
 
 
 def why_not_kt_moe(layout: Layout, device: str, exact: bool) -> str | None:
@@ -38,31 +47,42 @@ def why_not_kt_moe(layout: Layout, device: str, exact: bool) -> str | None:
     return None if kt_moe.available else str(kt_moe.why)
 
 
-class KtMoeExperts:
-    """Packs one expert after the other, so that only one layer's weights are held twice."""
+def wanted(layout: Layout, options: KtMoeOptions) -> Wanted:
+    sizes = (layout.experts, layout.hidden, layout.intermediate)
+    return Wanted(options.format, *sizes, options.top_k, _ACTIVATIONS[layout.act_name])
 
-    def __init__(
-        self, layout: Layout, read: Callable[[str], torch.Tensor], options: KtMoeOptions
-    ) -> None:
+
+def packed(
+    layout: Layout, read: Callable[[str], torch.Tensor], options: KtMoeOptions
+) -> kt_moe.Experts:
+    """Packs one expert after the other, so that only one layer's weights are held twice."""
+    import kt_moe
+
+    gate_up, down = read("gate_up_proj"), read("down_proj")
+    if layout.transposed:
+        gate_up, down = gate_up.transpose(1, 2), down.transpose(1, 2)
+    kt_moe.set_threads(options.threads)
+    made = kt_moe.Experts(
+        layout.experts,
+        layout.hidden,
+        layout.intermediate,
+        format=options.format,
+        top_k=options.top_k,
+        act=_ACTIVATIONS[layout.act_name],
+    )
+    for number, (both, back) in enumerate(zip(gate_up, down, strict=True)):
+        gate, up = both.contiguous().chunk(2)
+        made.set_expert(number, gate, up, back.contiguous())
+    return made
+
+
+class KtMoeExperts:
+    def __init__(self, layer: kt_moe.Experts, threads: int) -> None:
         import kt_moe
 
-        gate_up, down = read("gate_up_proj"), read("down_proj")
-        if layout.transposed:
-            gate_up, down = gate_up.transpose(1, 2), down.transpose(1, 2)
-        hidden, intermediate = down.shape[1:]
-        kt_moe.set_threads(options.threads)
-        self._layer = kt_moe.Experts(
-            layout.experts,
-            hidden,
-            intermediate,
-            format=options.format,
-            top_k=options.top_k,
-            act=_ACTIVATIONS[layout.act_name],
-        )
-        for number, (both, back) in enumerate(zip(gate_up, down, strict=True)):
-            gate, up = both.contiguous().chunk(2)
-            self._layer.set_expert(number, gate, up, back.contiguous())
+        kt_moe.set_threads(threads)
+        self.layer = layer
 
     def __call__(self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self._layer.forward(x.contiguous(), ids, weights.float())
+        out: torch.Tensor = self.layer.forward(x.contiguous(), ids, weights.float())
         return out

@@ -19,6 +19,8 @@ class Layout:
     """
 
     experts: int
+    hidden: int
+    intermediate: int
     transposed: bool
     biased: bool
     gated: bool
@@ -37,8 +39,11 @@ class Layout:
     @classmethod
     def of(cls, module: Any) -> Layout:
         plain = getattr(type(module), "_apply_gate", None) is moe._default_apply_gate
+        experts, outputs, inputs = module.down_proj.shape
         return cls(
-            experts=module.down_proj.shape[0],
+            experts=experts,
+            hidden=inputs if module.is_transposed else outputs,
+            intermediate=outputs if module.is_transposed else inputs,
             transposed=module.is_transposed,
             biased=module.has_bias,
             gated=module.has_gate,
