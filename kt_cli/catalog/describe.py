@@ -84,8 +84,7 @@ def from_config(values: Mapping[str, Any], name: str) -> Model:
         nbytes = stock.times * _stock_bytes(stock, scheme, routed, width)
         tally.add(stock.kind, nbytes, stock.parameters)
     quantization = routed or Quantization(model_dtype(config), 8 * width)
-    notes = ("the vision tower is not counted",) if config.part("vision_config") else ()
-    return _model(config, family, experts, tally, quantization, name, notes, exact=False)
+    return _model(config, family, experts, tally, quantization, name, (), exact=False)
 
 
 def _stock_bytes(

@@ -9,6 +9,7 @@ from kt_cli.catalog.config import Config
 from kt_cli.catalog.experts import expert_layers, shared_width
 from kt_cli.catalog.families import Family
 from kt_cli.catalog.stock import Stock
+from kt_cli.catalog.vision_stock import vision_stock
 from kt_cli.core.model import Experts, TensorClass
 
 
@@ -18,6 +19,7 @@ def inventory(config: Config, family: Family, experts: Experts | None) -> Iterat
     yield from _feed_forward(config, family, experts)
     if family.draft and experts:
         yield from _draft(config, family, experts)
+    yield from vision_stock(config)
 
 
 def _outer(config: Config, family: Family) -> Iterator[Stock]:

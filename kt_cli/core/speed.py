@@ -48,10 +48,9 @@ def peak(gops: Mapping[str, float], kind: str) -> float | None:
 
 
 def active_parameters(model: Model) -> int:
-    """Weights a text token is multiplied with: no embedding table, vision or draft module."""
-    idle = sum(model.parameters.get(kind, 0) for kind in ("vision", "draft"))
+    """Weights a text token is multiplied with: all it touches but the embedding table."""
     table = model.parameters.get("embedding", 0) if model.parameters.get("lm_head") else 0
-    return model.active_parameters - idle - table
+    return model.active_parameters - table
 
 
 def cpu_speed(machine: Machine, work: Work, threads: int, facts: EmbeddedFacts) -> Speed:

@@ -147,3 +147,16 @@ def test_an_alias_that_could_mean_two_models_says_so(alias: str) -> None:
     found = lookup(alias, list(PRESETS.values()))
     assert found is not None
     assert found[0].ambiguous[alias]
+
+
+# Millions of parameters of the tower and its bridge, counted in transformers 5.23; Llama 4's with
+# the `projector_output_dim` of its configuration. Kimi's is what its model card rounds to 0.4 G.
+TOWERS = {"Qwen3.5-35B-A3B": 446.6, "Qwen3.5-397B-A17B": 456.0, "MiniMax-M3": 865.6,
+          "Llama-4-Scout": 872.6, "Kimi-K2.5": 466.4}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_vision_towers_are_counted_and_stay_in_the_models_type(name: str) -> None:
+    model = preset_model(next(p for p in load_presets() if p.name == name))
+    assert model.parameters["vision"] / 1e6 == pytest.approx(TOWERS[name], rel=2e-3)
+    assert model.bytes["vision"] == 2 * model.parameters["vision"]
