@@ -1,65 +1,110 @@
-"""Between a GPU and experts on the CPU: pinned buffers, and one wait of the CPU a layer."""
+"""Between a GPU and experts on the CPU, through page-locked memory.
+
+Our kernels are called in the order of the stream, so the GPU is given the next layers while the CPU
+still works; with other experts the caller waits once a layer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-Compute = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+if TYPE_CHECKING:
+    import kt_moe
+    from kt_moe.gpu import GpuBuffers, GpuLink, Sizes
+
+Tensor: TypeAlias = torch.Tensor
+Result: TypeAlias = Callable[[], Tensor]
+LEAST_ROWS = 512
+"""Buffers hold at least this many tokens: a chunk of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Buffers:
-    """Pinned: x and out [rows, H], ids and weights [rows, K]."""
+class _Pinned:
+    """x and out [rows, H], ids and weights [rows, K]."""
 
-    x: torch.Tensor
-    ids: torch.Tensor
-    weights: torch.Tensor
-    out: torch.Tensor
+    x: Tensor
+    ids: Tensor
+    weights: Tensor
+    out: Tensor
 
     @classmethod
-    def like(cls, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> _Buffers:
+    def like(cls, x: Tensor, ids: Tensor, weights: Tensor) -> _Pinned:
         made = (torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (x, ids, weights, x))
         return cls(*made)
 
-    def fit(self, *tensors: torch.Tensor) -> bool:
-        mine = (self.x, self.ids, self.weights)
-        pairs = tuple(zip(mine, tensors, strict=True))
-        return all(a.dtype == b.dtype and a.shape[1] == b.shape[1] for a, b in pairs) and all(
-            len(a) >= len(b) for a, b in pairs
-        )
+    def fit(self, *tensors: Tensor) -> bool:
+        pairs = tuple(zip((self.x, self.ids, self.weights), tensors, strict=True))
+        same = all(a.dtype == b.dtype and a.shape[1:] == b.shape[1:] for a, b in pairs)
+        return same and len(self.x) >= len(tensors[0])
 
-    def first(self, rows: int) -> _Buffers:
-        return _Buffers(*(getattr(self, field.name)[:rows] for field in fields(self)))
+    def first(self, rows: int) -> _Pinned:
+        return _Pinned(*(getattr(self, field.name)[:rows] for field in fields(self)))
 
 
 class Crossing:
-    """One for all layers of a model: a layer writes only after the one before has been read."""
+    """One for all layers of a model: a layer writes only after the one before has been read.
+
+    What they give back is called for the result; what the GPU is given between the two runs
+    while the CPU computes.
+    """
 
     def __init__(self) -> None:
-        self._buffers: _Buffers | None = None
+        self._pinned: _Pinned | None = None
+        self._buffers: dict[tuple[Sizes, int], GpuBuffers] = {}
+        self._links: dict[tuple[kt_moe.Experts, Sizes, int], GpuLink] = {}
 
-    def start(
-        self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, compute: Compute
-    ) -> Callable[[], torch.Tensor]:
-        """Copies to the CPU; what is called later waits for that, computes and copies back.
-
-        What the GPU is given between the two runs while the CPU computes.
-        """
+    def any(
+        self, x: Tensor, ids: Tensor, weights: Tensor, compute: Callable[..., Tensor]
+    ) -> Result:
+        """Experts that are any function of tensors on the CPU."""
         weights = weights.float()
-        if self._buffers is None or not self._buffers.fit(x, ids, weights):
-            self._buffers = _Buffers.like(x, ids, weights)
-        host = self._buffers.first(len(x))
+        if self._pinned is None or not self._pinned.fit(x, ids, weights):
+            self._pinned = _Pinned.like(x, ids, weights)
+        host = self._pinned.first(len(x))
         for there, here in ((host.x, x), (host.ids, ids), (host.weights, weights)):
             there.copy_(here, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(x.device))
 
-        def finish() -> torch.Tensor:
+        def finish() -> Tensor:
             arrived.synchronize()
             host.out.copy_(compute(host.x, host.ids, host.weights))
             return host.out.to(x.device, non_blocking=True)
 
         return finish
+
+    def packed(self, x: Tensor, ids: Tensor, weights: Tensor, layer: kt_moe.Experts) -> Result:
+        """Our kernels' experts."""
+        x, ids, weights = x.contiguous(), ids.contiguous(), weights.float().contiguous()
+        out, stream = torch.empty_like(x), torch.cuda.current_stream(x.device).cuda_stream
+        link = self._link(x, ids, layer)
+        link.submit(stream, len(x), x.data_ptr(), ids.data_ptr(), weights.data_ptr())
+
+        def finish() -> Tensor:
+            link.sync(stream, len(x), out.data_ptr())
+            return out
+
+        return finish
+
+    def _link(self, x: Tensor, ids: Tensor, layer: kt_moe.Experts) -> GpuLink:
+        from kt_moe.gpu import GpuBuffers, GpuLink, Sizes
+
+        rows = max(LEAST_ROWS, 1 << (len(x) - 1).bit_length())
+        sizes = Sizes(rows, layer.hidden, layer.top_k, _name(x.dtype), _name(ids.dtype))
+        device: int = x.device.index
+        buffers = self._buffers.get((sizes, device))
+        if buffers is None:
+            buffers = self._buffers[sizes, device] = GpuBuffers(sizes, device)
+        link = self._links.get((layer, sizes, device))
+        if link is None:
+            kinds = {"ids_dtype": sizes.ids_dtype, "device": device, "buffers": buffers}
+            link = self._links[layer, sizes, device] = GpuLink(layer, rows, sizes.dtype, **kinds)
+        return link
+
+
+def _name(dtype: torch.dtype) -> Any:
+    return str(dtype).removeprefix("torch.")
