@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from kt_cli.commands.cli import Context
 from kt_cli.commands.planned import Planned
 from kt_cli.commands.records import outcomes, save_outcome
-from kt_cli.core.history import Cache, Outcome, compare, expected_now
-from kt_cli.core.ledger import GROUPS
+from kt_cli.core.history import Cache, Outcome, compare, expected_now, expected_vram
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import KtError, NotReadyError
@@ -58,17 +57,23 @@ def measured(planned: Planned, home: Path) -> Outcome | None:
 
 def outcome_of(planned: Planned, server: Server) -> Outcome:
     from kt_cli import runtime
+    from kt_cli.probe.held import held
+    from kt_cli.probe.host import Host
 
     plan = planned.plan
     usage = runtime.usage(server)
     alone = usage.load.running == 1
+    cache = cache_of(planned, usage.load.kv_used)
+    now = held(runtime.processes(server), Host())
     return Outcome(
         model=plan.model,
         engine=plan.engine,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        expected=expected_now(plan, cache_of(planned, usage.load.kv_used)),
-        resident=usage.memory - copied_weights(server.pid, plan),
+        expected=expected_now(plan, cache),
+        resident=now.anonymous + now.weights,
         kv_used=usage.load.kv_used,
+        vram=now.gpu,
+        expected_vram=expected_vram(plan, cache),
         ready_s=server.ready_s,
         decode=usage.load.tokens_s if alone else None,
         decode_limit=planned.decode_limit,
@@ -91,20 +96,5 @@ def cache_of(planned: Planned, kv_used: int | None) -> Cache | None:
     a = planned.model.attention
     heads = a.heads if a.kind == "mla" else a.kv_heads
     segments = 2 * heads * max(1, planned.model.layers)
-    return Cache(kv_used, segments, planned.machine.memory.hugepages == "always")
-
-
-def copied_weights(pid: int | None, plan: Plan) -> int:
-    """Resident pages of the checkpoint beyond the weights that are used where they are mapped.
-
-    They are clean and go when memory is short, so they are nobody's need.
-    """
-    import psutil
-
-    try:
-        maps = psutil.Process(pid).memory_maps() if pid else []
-    except psutil.Error:
-        return 0
-    mapped = sum(m.rss for m in maps if m.path.endswith((".safetensors", ".gguf")))
-    in_place = sum(i.bytes for p in plan.pools for i in p.items if i.name in GROUPS)
-    return max(0, mapped - in_place)
+    pooled = planned.facts.embedded.pools(planned.model.architecture)
+    return Cache(kv_used, segments, planned.machine.memory.hugepages == "always", pooled)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kt_cli.core.facts import EmbeddedFacts
-from kt_cli.core.plan import Plan, Range
+from kt_cli.core.plan import Item, Plan, Range
 from kt_cli.core.units import MIB, round_up
 
-TRANSIENT = ("loading",)
-"""Lines of the ledger that are gone once a model is loaded."""
+PASSING = ("loading", "libraries", "workspace")
+"""Lines of the host's ledger that are no memory of a server at rest: gone once it is loaded, files
+that the kernel may drop, buffers that are given back."""
 ENOUGH = 3
 """Measurements before a prediction follows them."""
 
@@ -23,9 +24,9 @@ class Outcome:
     engine: str
     date: str
     expected: int
-    """Resident memory the ledger foretold for this moment."""
+    """Host memory the ledger foretold for this moment."""
     resident: int
-    """Resident memory of the engine's processes, files of weights it has copied left out."""
+    """What the engine's processes hold: anonymous memory and mapped weights."""
     kv_used: int | None = None
     vram: int | None = None
     expected_vram: int | None = None
@@ -64,6 +65,8 @@ class Cache:
     """Runs of memory it is cut into: one a layer, head, and keys or values."""
     huge: bool = False
     """Memory comes in huge pages of 2 MiB."""
+    pooled: bool = True
+    """Set aside as a whole at the start, not growing with each request."""
 
     def touched(self, size: int, tokens: int) -> int:
         """Resident bytes of a cache of `size` bytes for `tokens`."""
@@ -74,28 +77,38 @@ class Cache:
 
 def expected_now(plan: Plan, cache: Cache | None = None) -> int:
     """Host memory of a loaded model: cache pages count once they are touched."""
-    total = 0
+    pools = [p for p in plan.pools if p.name == "RAM" or p.name.startswith("node")]
+    items = (item for pool in pools for item in pool.items if item.name not in PASSING)
+    return sum(_now(item, plan, cache) for item in items)
+
+
+def expected_vram(plan: Plan, cache: Cache | None = None) -> int | None:
+    """GPU memory of a loaded model, where a cache of one piece is taken whole; None without GPU."""
+    pools = [p for p in plan.pools if p.name.startswith("GPU")]
+    grown = None if cache is None or cache.pooled else cache
+    total = sum(_now(item, plan, grown) for pool in pools for item in pool.items)
+    return total if pools else None
+
+
+def _now(item: Item, plan: Plan, cache: Cache | None) -> int:
     tokens = plan.value("kv_tokens") or 0
-    for pool in plan.pools:
-        if pool.name != "RAM" and not pool.name.startswith("node"):
-            continue
-        for item in pool.items:
-            if item.name == "KV cache" and cache and tokens:
-                total += cache.touched(item.bytes, tokens)
-            elif item.name not in TRANSIENT:
-                total += item.bytes
-    return total
+    if item.name == "KV cache" and cache and tokens:
+        return cache.touched(item.bytes, tokens)
+    return item.bytes
 
 
-def tolerance(size: int) -> int:
-    """Host memory should be foretold within this many bytes."""
-    return max(150 * 10**6, int(size * 0.03))
+HOST_LEAST, GPU_LEAST = 150 * 10**6, 256 * MIB
+
+
+def tolerance(size: int, least: int = HOST_LEAST) -> int:
+    """Memory should be foretold within this many bytes."""
+    return max(least, int(size * 0.03))
 
 
 def compare(plan: Plan, outcome: Outcome) -> tuple[Line, ...]:
     lines = [_memory("RAM", outcome.expected, outcome.resident)]
     if outcome.vram is not None and outcome.expected_vram is not None:
-        lines.append(_memory("GPU memory", outcome.expected_vram, outcome.vram))
+        lines.append(_memory("GPU memory", outcome.expected_vram, outcome.vram, GPU_LEAST))
     speeds = (
         ("decode tok/s", plan.speed.decode, outcome.decode),
         ("load s", plan.speed.load_s, outcome.ready_s),
@@ -104,9 +117,9 @@ def compare(plan: Plan, outcome: Outcome) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _memory(name: str, predicted: int, actual: int) -> Line:
+def _memory(name: str, predicted: int, actual: int, least: int = HOST_LEAST) -> Line:
     off = (predicted - actual) / actual if actual else None
-    inside = abs(predicted - actual) <= tolerance(actual)
+    inside = abs(predicted - actual) <= tolerance(actual, least)
     return Line(name, f"{predicted / 1e6:.0f} MB", f"{actual / 1e6:.0f} MB", off, inside)
 
 

@@ -161,6 +161,11 @@ def usage(server: Server, timeout_s: float = 0.5) -> Usage:
     return Usage(memory, health.load(address, timeout_s))
 
 
+def processes(server: Server) -> tuple[int, ...]:
+    """The engine and its descendants; empty when it does not run."""
+    return (server.pid, *procs.descendants(server.pid)) if server.live and server.pid else ()
+
+
 def _require_linux() -> None:
     if sys.platform != "linux":
         why = "its supervisor is built on what the Linux kernel offers"
