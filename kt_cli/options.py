@@ -293,6 +293,22 @@ class RunOptions:
         choices=("auto", "kt_moe", "torch"),
         panel=CPU,
     )
+    pack_cache: str | None = opt(
+        "--pack-cache",
+        help="Keep the embedded engine's packed experts on disk, so that later starts are quick",
+        choices=("auto", "on", "off"),
+        setting="packs.keep",
+        panel=MEMORY,
+    )
+    pack_cache_size: int | None = opt(
+        "--pack-cache-size",
+        help="Disk that packed experts of all models may take",
+        parse=parse_bytes,
+        low=0,
+        setting="packs.size",
+        metavar="SIZE",
+        panel=MEMORY,
+    )
     trust_remote_code: bool = opt(
         "--trust-remote-code",
         help="Allow Python code that the model's repository brings",

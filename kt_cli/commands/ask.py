@@ -41,7 +41,7 @@ def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunO
 
 def _planner(options: RunOptions, ctx: Context, machine: Machine) -> Planner:
     model = find_model(options.model or "", ctx)
-    hints, facts = hints_for(options.model or "", model), facts_for(machine, ctx.home)
+    hints, facts = hints_for(options.model or "", model), facts_for(machine, ctx.home, model)
 
     def plan(wanted: RunOptions) -> Plan:
         full, origins = with_settings(wanted, ctx.settings)

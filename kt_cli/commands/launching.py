@@ -58,7 +58,7 @@ def launch(
         refuse_extra(extra)
         embedded.refuse_foreign(options)
         python = embedded.python_for(machine, sys.executable)
-        return embedded.lower(plan, options, python, with_key=with_key)
+        return embedded.lower(plan, options, python, home=home.absolute(), with_key=with_key)
     python = sglang.installed(machine).python
     _require_known(extra, python)
     _require_converted(plan)
@@ -74,7 +74,8 @@ def engine_command(planned: Planned, home: Path) -> str:
     if plan.engine == sglang.NAME:
         spec = sglang.lower(plan, planned.options, _python_of_sglang(planned), planned.machine)
     else:
-        spec = embedded.lower(plan, planned.options, _python_of_embedded(planned))
+        kept = home.absolute() if planned.machine.source == HERE else None
+        spec = embedded.lower(plan, planned.options, _python_of_embedded(planned), home=kept)
     return shell_line(spec)
 
 

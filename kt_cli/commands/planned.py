@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,20 +51,33 @@ def plan_for(
     origins = joined(said or Origins(), origins)
     whole = completed(machine, read_gpus())
     hints = hints_for(options.model or "", model) if machine.gpus else Hints()
-    facts = facts_for(machine, ctx.home)
+    facts = facts_for(machine, ctx.home, model)
     plan = plan_run(whole, model, full, facts, origins, hints)
     return Planned(plan, machine, model, full, facts)
 
 
-def facts_for(machine: Machine, home: Path) -> Facts:
-    """On this machine, what was measured here corrects the preset."""
+def facts_for(machine: Machine, home: Path, model: Model | None = None) -> Facts:
+    """On this machine, what was measured here corrects the preset, and packs of the model count."""
     facts = read_facts()
     if machine.source != HERE:
         return facts
     from kt_cli.commands.records import outcomes
     from kt_cli.core.history import calibrated
 
-    return replace(facts, embedded=calibrated(facts.embedded, outcomes(home)))
+    known = calibrated(facts.embedded, outcomes(home))
+    return replace(facts, embedded=replace(known, packed=_packed(home, model, known.methods)))
+
+
+def _packed(
+    home: Path, model: Model | None, methods: Iterable[str]
+) -> Mapping[str, tuple[int, int]]:
+    """Method → (layers, bytes) of the model's experts that are packed already."""
+    from kt_cli.weights.packs import Shelf, folder_of
+
+    if model is None or not model.path:
+        return {}
+    pack = Shelf(folder_of(home)).fitting(Path(model.path))
+    return {name: pack.layers(name.lower()) for name in methods} if pack else {}
 
 
 def hints_for(name: str, model: Model) -> Hints:

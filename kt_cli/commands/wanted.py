@@ -81,4 +81,4 @@ def replayed(asked: Wanted, plan: Plan, ctx: Context, machine: Machine) -> Plann
     if drift:
         fix = f"plan anew: `kt plan {asked.options.model} --out FILE`"
         raise UsageError("the plan does not hold any more", "; ".join(drift), fix)
-    return Planned(plan, machine, model, asked.options, facts_for(machine, ctx.home))
+    return Planned(plan, machine, model, asked.options, facts_for(machine, ctx.home, model))

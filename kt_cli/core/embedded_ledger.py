@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kt_cli.core.facts import EmbeddedFacts
@@ -9,9 +10,13 @@ from kt_cli.core.kv import KvCost, kv_cost
 from kt_cli.core.ledger import computed_items, expert_item, gpu_pool, parameters_of, ram_pool
 from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.model import Model, TensorClass
+from kt_cli.core.packing import packed_before
 from kt_cli.core.plan import Item, Pool
-from kt_cli.core.units import DTYPE_BYTES
+from kt_cli.core.units import DTYPE_BYTES, gb
 from kt_cli.core.wishes import Wishes
+
+BLOCK = 16
+"""Rows of an expert that our kernels multiply at once; its last block is half full on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +53,59 @@ class Case:
 
 def pools_of(case: Case, choice: Choice) -> tuple[Pool, ...]:
     facts, model = case.facts, case.model
-    base = Item("Python, torch", facts.base_bytes, "resident before any weight")
     body = [*computed_items(model, _width(choice.dtype), choice.dtype), *_cache(case, choice)]
-    experts = expert_item(model, _expert_width(facts, choice), _expert_form(choice))
-    held = [experts] if experts else []
+    host = [*_programs(case), *_experts(case, choice)]
     gpu = case.gpu(choice.device)
     if gpu is None:
-        return (ram_pool(case.machine, [base, *held, *body], facts.margin_bytes),)
-    context = Item("CUDA context", facts.gpu_context_bytes, "driver and cuBLAS workspaces")
+        host = [*host, *body]
+        return (ram_pool(case.machine, [*host, _loading(case, choice, host)], facts.margin_bytes),)
+    context = Item("CUDA context", facts.gpu_context_bytes, "driver, kernels, cuBLAS workspace")
+    host = [*host, Item("CUDA on the host", facts.gpu_host_bytes, "driver and kernels' tables")]
     return (
         gpu_pool(gpu, [context, *body], facts.margin_bytes),
-        ram_pool(case.machine, [base, *held], facts.margin_bytes),
+        ram_pool(case.machine, [*host, _loading(case, choice, host)], facts.margin_bytes),
     )
+
+
+def _programs(case: Case) -> list[Item]:
+    """What the engine's process takes before any weight."""
+    facts, model = case.facts, case.model
+    torch = case.machine.engine("torch")
+    narrow = torch is not None and "+cpu" in torch.version
+    base, build = facts.base_bytes, "torch for the CPU"
+    if not narrow:
+        base, build = base + facts.cuda_build_bytes, "torch built with CUDA"
+    words = f"{model.vocab} words × {facts.token_bytes} B"
+    return [
+        Item("Python, torch", base, f"memory of its own before any weight; {build}"),
+        Item("libraries", facts.libraries_bytes, "program files as far as they are read"),
+        Item("tokenizer", model.vocab * facts.token_bytes, words),
+    ]
+
+
+def _experts(case: Case, choice: Choice) -> list[Item]:
+    model, experts = case.model, case.model.experts
+    mapped = ", mapped from disk" if packed_before(case, choice) else ""
+    held = expert_item(model, _expert_width(case.facts, choice), _expert_form(choice) + mapped)
+    if held is None or experts is None or choice.backend == "torch":
+        return [held] if held else []
+    pairs = case.facts.chunk * experts.top_k
+    rows = pairs + BLOCK // 2 * experts.count
+    size = rows * 2 * (2 * experts.hidden + experts.intermediate)
+    formula = f"{pairs} tokens × experts in blocks of {BLOCK}: {rows} rows in, between and out"
+    return [held, Item("expert buffers", size, formula)]
+
+
+def _loading(case: Case, choice: Choice, host: Sequence[Item]) -> Item:
+    """A layer's experts are put together before they are packed; the cache is empty until then."""
+    if packed_before(case, choice):
+        return Item("loading", 0, "the experts are packed already")
+    experts = case.model.experts
+    layers = len(experts.layers) if experts else 0
+    source = case.model.bytes.get("routed_experts", 0) // max(1, layers)
+    later = sum(i.bytes for i in host if i.name in ("KV cache", "workspace", "expert buffers"))
+    formula = f"experts of a layer {gb(source)} less what is not there yet {gb(later)}"
+    return Item("loading", max(0, source - later), formula)
 
 
 def _cache(case: Case, choice: Choice) -> list[Item]:
@@ -75,13 +121,16 @@ def kv_of(case: Case, choice: Choice) -> KvCost:
 
 
 def _workspace(case: Case, choice: Choice) -> Item:
-    """Activations of one chunk in fp32 and the logits of a batch."""
+    """Activations of one chunk and the logits of a batch; on a GPU the mask too, in two types."""
     model, attention = case.model, case.model.attention
-    experts = model.experts
-    inner = max(model.intermediate, experts.top_k * experts.intermediate if experts else 0)
+    experts, chunk = model.experts, case.facts.chunk
+    inner, width, mask = model.intermediate, _width(choice.dtype), 3 * choice.context
+    if case.gpu(choice.device) is None:
+        inner = max(inner, experts.top_k * experts.intermediate if experts else 0)
+        width, mask = 4.0, 0
     row = 8 * model.hidden + 4 * attention.heads * attention.head_dim + 3 * inner
-    size = case.facts.chunk * row * 4 + choice.requests * model.vocab * 8
-    formula = f"{case.facts.chunk} tokens × {row} values × 4 B + logits"
+    size = int(chunk * (row * width + mask)) + choice.requests * model.vocab * 8
+    formula = f"{chunk} tokens × ({row} values × {width:g} B + mask {mask} B) + logits"
     return Item("workspace", size, formula)
 
 

@@ -32,6 +32,8 @@ class EmbeddedFacts:
     """Start of an architecture's name → why its experts run on torch's operator."""
     activations: tuple[str, ...] = ("silu", "gelu")
     """Of experts, in our kernels."""
+    cuda_build_bytes: int = 0
+    """More of it where torch is built with CUDA, used or not."""
     libraries_bytes: int = 0
     """Resident pages of program files, which the kernel may drop."""
     token_bytes: int = 0
@@ -41,10 +43,15 @@ class EmbeddedFacts:
     gpu_context_bytes: int = 0
     gpu_host_bytes: int = 0
     """Memory that CUDA takes on the host."""
-    gpu_libraries_bytes: int = 0
     typical: int = 0
     """Tokens of context that speed is predicted at."""
     notes: Mapping[str, str] = field(default_factory=dict)
+    gathering_s: float = 0.0
+    """Seconds to put 10⁹ weights of experts together, as one thread does."""
+    packing_s: Mapping[str, float] = field(default_factory=dict)
+    """Expert format → seconds of one core to pack 10⁹ weights."""
+    packed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Expert format → (layers, bytes) that an earlier start of this model has packed."""
 
     def pools(self, architecture: str) -> bool:
         return architecture.startswith(tuple(self.pooled))

@@ -9,7 +9,8 @@ from kt_cli.core.embedded_problems import SHORTEST_CONTEXT, impossible, memory_p
 from kt_cli.core.facts import EmbeddedFacts
 from kt_cli.core.ledger import GROUPS
 from kt_cli.core.machine import Machine
-from kt_cli.core.plan import Decision, Item, Plan, Speed
+from kt_cli.core.packing import decide, packed_before, packing_s
+from kt_cli.core.plan import Decision, Item, Plan, Pool, Speed
 from kt_cli.core.speed import Work, active_parameters, cpu_speed
 from kt_cli.core.units import round_down
 
@@ -24,7 +25,7 @@ def plan_embedded(case: Case) -> Plan:
         machine=case.machine.name,
         engine="embedded",
         pools=pools,
-        decisions=decisions,
+        decisions=(*decisions, _packs(case, choice, pools)),
         problems=problems,
         speed=_speed(case, choice),
     )
@@ -153,9 +154,19 @@ def _shorter(context: int, room: int) -> int:
     return min(context, max(SHORTEST_CONTEXT, round_down(room, 256)))
 
 
+def _packs(case: Case, choice: Choice, pools: tuple[Pool, ...]) -> Decision:
+    size = sum(i.bytes for pool in pools for i in pool.items if i.name == "experts")
+    return decide(case, choice, size, _threads(case))
+
+
+def _threads(case: Case) -> int:
+    return int(case.wishes.get("cpu_threads") or case.machine.cpu.physical_cores)
+
+
 def _room(case: Case, choice: Choice) -> int:
-    """Tokens of KV cache that fit beside all else."""
-    left = max(0, pools_of(case, choice)[0].left)
+    """Tokens of KV cache that fit; it takes the place of what only loading needs."""
+    pool = pools_of(case, choice)[0]
+    left = max(0, pool.left + sum(i.bytes for i in pool.items if i.name == "loading"))
     cost = kv_of(case, choice)
     return left // max(1, cost.token + cost.window)
 
@@ -165,15 +176,25 @@ def _room(case: Case, choice: Choice) -> int:
 
 def _speed(case: Case, choice: Choice) -> Speed:
     facts = case.facts
-    threads = case.wishes.get("cpu_threads") or case.machine.cpu.physical_cores
+    threads = _threads(case)
     work = Work(
         bytes=active_bytes(case.model, choice, facts) + kv_of(case, choice).token * facts.typical,
         flops=2.0 * active_parameters(case.model),
         weights=sum(i.bytes for p in pools_of(case, choice) for i in p.items if _is_weight(i)),
         checkpoint=case.model.total_bytes,
         kind=choice.dtype,
+        packing_s=packing_s(case, choice, threads),
     )
+    if packed_before(case, choice):
+        work = _mapped(case, choice, work)
     return cpu_speed(case.machine, work, threads, facts)
+
+
+def _mapped(case: Case, choice: Choice, work: Work) -> Work:
+    """Experts are read as they were packed, and while the model serves already."""
+    size = case.facts.packed[choice.method][1]
+    routed = case.model.bytes.get("routed_experts", 0)
+    return replace(work, weights=work.weights - size, checkpoint=work.checkpoint - routed)
 
 
 def _is_weight(item: Item) -> bool:

@@ -11,8 +11,9 @@ from kt_cli.core.embedded_ledger import Case
 from kt_cli.core.facts import EmbeddedFacts, SglangFacts
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
-from kt_cli.core.methods import nvidia
+from kt_cli.core.methods import cpu_expert_bytes, nvidia
 from kt_cli.core.model import Model
+from kt_cli.core.packing import disk_item
 from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
 from kt_cli.core.plan_embedded import plan_embedded
 from kt_cli.core.plan_sglang import plan_sglang
@@ -53,11 +54,12 @@ def plan_run(
     wishes = Wishes(options, said.sources, said.words)
     case = SglangCase(machine, model, wishes, facts.sglang, advice)
     engine, asides = _engine(case)
+    other = Case(machine, model, wishes, facts.embedded)
     if engine.value == "sglang":
-        plan = plan_sglang(case)
+        plan = _or_embedded(plan_sglang(case), other)
     else:
-        plan = plan_embedded(Case(machine, model, wishes, facts.embedded))
-    disk, full = _disk(machine, model, plan)
+        plan = plan_embedded(other)
+    disk, full = _disk(machine, model, plan, _converted(case, plan))
     return replace(
         plan,
         decisions=(engine, *plan.decisions),
@@ -103,23 +105,51 @@ def _no_sglang(case: SglangCase) -> str:
     return strange
 
 
+def _or_embedded(plan: Plan, other: Case) -> Plan:
+    """Where SGLang cannot run the model and the embedded engine can, that is a way out."""
+    errors = [p for p in plan.problems if p.severity == "error"]
+    if not errors or other.wishes.fixed("engine") or not plan_embedded(other).fits:
+        return plan
+    first, way = errors[0], Fix("the embedded engine, all on the CPU", "fits", "--engine embedded")
+    if any(way.flag == fix.flag for fix in first.fixes):
+        return plan
+    free, bought = [f for f in first.fixes if f.flag], [f for f in first.fixes if not f.flag]
+    mended = replace(first, fixes=(*free, way, *bought))
+    return replace(plan, problems=tuple(mended if p is first else p for p in plan.problems))
+
+
 # What every engine shares
 
 
 def _disk(
-    machine: Machine, model: Model, plan: Plan
+    machine: Machine, model: Model, plan: Plan, converted: Item | None
 ) -> tuple[tuple[Pool, ...], tuple[Problem, ...]]:
-    """Room for the download; nothing when the model is here already."""
-    if model.path or not machine.disks:
+    """Room for the download of a model that is not here, for converted or packed experts."""
+    packs = disk_item(plan.value("pack_cache"), plan.pools)
+    items = [item for item in (converted, packs) if item]
+    if not model.path:
+        items = [Item("download", model.total_bytes, "the checkpoint's files"), *items]
+    if not items or not machine.disks:
         return (), ()
     disk = machine.disks[0]
-    item = Item("download", model.total_bytes, "the checkpoint's files")
-    pool = Pool("disk", disk.total, disk.free, (item,), 0, disk.path)
+    pool = Pool("disk", disk.total, disk.free, tuple(items), 0, disk.path)
     if pool.left >= 0:
         return (pool,), ()
     fix = Fix(f"free {gb(-pool.left)} on {disk.path}", "fits")
-    why = f"the download takes {gb(pool.used)}, {gb(disk.free)} is free"
+    taken = ", ".join(f"{item.name} {gb(item.bytes)}" for item in items)
+    why = f"{taken}; {gb(disk.free)} is free"
     return (pool,), (Problem(f"the disk is too small by {gb(-pool.left)}", why, fixes=(fix,)),)
+
+
+def _converted(case: SglangCase, plan: Plan) -> Item | None:
+    """Experts that must be written before SGLang can start."""
+    method = case.method(str(plan.value("kt_method"))) if plan.engine == "sglang" else None
+    experts = case.model.experts
+    if not method or not experts or case.wishes.fixed("weights_path"):
+        return None
+    if case.model.quantization.method in method.reads:
+        return None
+    return Item("conversion", cpu_expert_bytes(method, experts), f"the experts as {method.name}")
 
 
 def _notes(model: Model, hints: Hints) -> Iterator[Problem]:

@@ -27,6 +27,7 @@ class Work:
     """Bytes read from disk."""
     kind: str
     """Arithmetic: fp32, bf16, int8."""
+    packing_s: float = 0.0
 
 
 def bandwidth(measured: Measured, threads: int) -> float | None:
@@ -75,5 +76,5 @@ def scale(value: float, efficiency: tuple[float, float]) -> Range:
 def _load(machine: Machine, work: Work, gbs: float) -> Range | None:
     """From page cache to cold disk."""
     disk = machine.measured.disk_gbs
-    write = work.weights / (gbs * 1e9) * 2
+    write = work.weights / (gbs * 1e9) * 2 + work.packing_s
     return Range(write, write + work.checkpoint / (disk * 1e9)) if disk else None

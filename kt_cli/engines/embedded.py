@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from kt_cli.core.embedded_problems import SGLANG_ONLY
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
+from kt_cli.core.packing import MAP, WRITE
 from kt_cli.core.plan import Plan
 from kt_cli.errors import EnvironmentBroken, UsageError
 from kt_cli.options import RunOptions, given, specs
@@ -24,7 +26,7 @@ _FLAGS: Mapping[str, str] = {
     "experts_backend": "--experts-backend",
 }
 """Decision of the plan → the engine's own flag."""
-_ENVIRONMENT: Mapping[str, str] = {
+_ENVIRONMENT: dict[str, str] = {
     "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
@@ -61,12 +63,24 @@ DIAGNOSES = (
 )
 
 
-def lower(plan: Plan, options: RunOptions, python: str, *, with_key: bool = False) -> LaunchSpec:
-    """The command for `plan`. A key travels in the environment as KT_API_KEY, never here."""
+def lower(
+    plan: Plan,
+    options: RunOptions,
+    python: str,
+    *,
+    home: Path | None = None,
+    with_key: bool = False,
+) -> LaunchSpec:
+    """The command for `plan`. A key travels in the environment as KT_API_KEY, never here.
+
+    `home` holds what is kept from start to start; None keeps nothing.
+    """
     name = options.served_model_name or plan.value("served_model_name") or plan.model
     host, port = plan.value("host", "127.0.0.1"), plan.value("port", 30000)
     argv = [python, "-m", "kt_cli.embedded", "--model", plan.path or plan.model, "--name", name]
     argv += ["--host", host, "--port", str(port), *_decided(plan)]
+    if home is not None and plan.value("pack_cache") in (WRITE, MAP):
+        argv += ["--packs", str(home / "cache" / "packs"), *_packs_limit(options)]
     if with_key:
         argv += ["--api-key-env", KEY_VARIABLE]
     if options.trust_remote_code:
@@ -77,10 +91,15 @@ def lower(plan: Plan, options: RunOptions, python: str, *, with_key: bool = Fals
         argv=tuple(argv),
         host=host,
         port=port,
-        env=_ENVIRONMENT,
+        env=_ENVIRONMENT | ({"KT_MOE_CACHE": str(home / "cache" / "kernels")} if home else {}),
         ready_timeout_s=_patience(plan),
         diagnoses=DIAGNOSES,
     )
+
+
+def _packs_limit(options: RunOptions) -> tuple[str, ...]:
+    limit = options.pack_cache_size
+    return () if limit is None else ("--packs-limit", str(limit))
 
 
 def refuse_foreign(options: RunOptions) -> None:
