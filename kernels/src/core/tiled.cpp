@@ -44,8 +44,8 @@ void gate_up(const Tiled& s, int unit, int thread) {
     const size_t pair = size_t(s.routing.blocks[size_t(block)].first);
     if (s.ints) {
       f.row_scale = s.x.scale + block * 16;
-      f.out_stride = size_t(s.l.intermediate) * 4;
-      f.out = reinterpret_cast<char*>(s.h_rows + pair * s.l.intermediate + first * 8);
+      f.out_stride = size_t(s.l.intermediate) * 2;
+      f.out = s.h_rows + pair * f.out_stride + size_t(first) * 16;
     } else {
       f.out_stride = 64;
       f.out = s.h.at(block) + size_t(first) / 4 * 1024;
@@ -54,12 +54,14 @@ void gate_up(const Tiled& s, int unit, int thread) {
   });
 }
 
-void quantise_h(const Tiled& s, int block) {
+void quantise_h(const Tiled& s, int block, int thread) {
   const Block& b = s.routing.blocks[size_t(block)];
+  const int n = s.l.intermediate;
+  float* values = scratch_of(s, thread).row;
   for (int row = 0; row < b.rows; ++row) {
+    s.kernels.load_row(s.h_rows + size_t(b.first + row) * n * 2, Dtype::bf16, n, n, values);
     int32_t sum;
-    const QuantArgs q = {s.h_rows + size_t(b.first + row) * s.l.intermediate, s.l.intermediate,
-                         s.l.intermediate, s.h.at(block) + row * 64, 1024, 0,
+    const QuantArgs q = {values, n, n, s.h.at(block) + row * 64, 1024, 0,
                          s.h.scale + block * 16 + row, &sum};
     s.kernels.quantise(&q);
   }
@@ -103,7 +105,7 @@ void run_unit(void* context, int phase, int unit, int thread) {
     case kPrepareX: return prepare_token(s, unit, thread);
     case kGatherX: return gather_block(s, unit);
     case kGateUp: return gate_up(s, unit, thread);
-    case kQuantiseH: return quantise_h(s, unit);
+    case kQuantiseH: return quantise_h(s, unit, thread);
     case kDown: return down(s, unit, thread);
     default: return combine(s, unit);
   }
@@ -142,7 +144,7 @@ void allocate(Tiled& s, TiledBuffers& b) {
     s.x_scale = b.x_scale.need_of<float>(size_t(s.tokens) + 16);
     s.x.scale = b.x_block_scale.need_of<float>(blocks * 16);
     s.h.scale = b.h_scale.need_of<float>(blocks * 16);
-    s.h_rows = b.h_rows.need_of<float>(pairs * size_t(s.l.intermediate));
+    s.h_rows = b.h_rows.need(pairs * size_t(s.l.intermediate) * 2);
   }
   s.scratch_bytes = scratch_size(s.l, s.cut);
   s.scratch = b.threads.need(s.scratch_bytes * size_t(pool().threads()));

@@ -30,7 +30,7 @@ struct Tiled {
   char* x_made;       // the same where x is not taken as it stands
   float* x_scale;     // [token]
   size_t x_row_stride;
-  float* h_rows;      // [pair][intermediate], integer formats
+  char* h_rows;       // [pair][intermediate] bf16, on its way to int8
   char* y;            // [pair][hidden], weighted
   Dtype y_dtype;
   Blocks x, h;
