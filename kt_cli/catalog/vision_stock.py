@@ -13,7 +13,7 @@ SIDE = 2
 
 
 def vision_stock(config: Config) -> Iterator[Stock]:
-    """A vision transformer (arXiv 2010.11929): four projections, an MLP of two, two norms a layer."""
+    """Of a vision transformer (arXiv 2010.11929): four projections, two of the MLP, two norms."""
     vision = config.part("vision_config")
     width = _first(vision, "hidden_size", "vt_hidden_size")
     if not width:

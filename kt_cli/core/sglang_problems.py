@@ -11,9 +11,11 @@ from kt_cli.core.methods import expert_bytes, nvidia, obstacle, usable
 from kt_cli.core.model import Experts
 from kt_cli.core.plan import Fix, Problem
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values, unsupported
+from kt_cli.core.sglang_draft import draft
 from kt_cli.core.sglang_ledger import gpu_pools, node_pools
-from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, most_experts
+from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, most_experts, solve
 from kt_cli.core.units import gb, tokens
+from kt_cli.core.what_if import with_gpus
 
 EMBEDDED = Fix("the embedded engine on the CPU", "runs here", "--engine embedded")
 
@@ -170,16 +172,30 @@ def _gpu_memory(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     what = f"{case.model.name} does not fit in {pool.name} by {gb(short)}"
     why = f"{pool.name} {sum_text(pool)}, {gb(pool.free)} free"
     held = pool.capacity - pool.free
-    ways = [w for w in _gpu_ways(case, choice)]
+    ways = [*_gpu_ways(case, choice)]
     if held >= short:
         ways.insert(0, WayOut(f"free {gb(short)} that other programs hold on {pool.name}", "", 0))
-    yield Problem(what, why, fixes=ways_out(short, ways, f"on {pool.name}"))
+    *flags, memory = ways_out(short, ways, f"on {pool.name}")
+    yield Problem(what, why, fixes=(*flags, *_more_gpus(case, choice), memory))
 
 
 def _gpu_ways(case: SglangCase, choice: SglangChoice) -> Iterator[WayOut]:
     for action, flag, changed in _gpu_changes(case, choice):
         after = min(pool.left for pool in gpu_pools(case, changed))
         yield WayOut(action, flag, max(0, -after))
+
+
+def _more_gpus(case: SglangCase, choice: SglangChoice) -> Iterator[Fix]:
+    """The fewest GPUs of the same kind that hold the method's plan."""
+    have = len(nvidia(case.machine))
+    for count in (2, 4, 8):
+        if count <= have or case.wishes.fixed("tp"):
+            continue
+        grown = replace(case, machine=with_gpus(case.machine, count, None))
+        ways = (solve(grown, draft(grown, choice.method, tp)) for tp in tp_values(grown))
+        if any(fits(grown, way) for way in ways):
+            yield Fix(f"{count} such GPUs", "fits")
+            return
 
 
 def _gpu_changes(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, str, SglangChoice]]:

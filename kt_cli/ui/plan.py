@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kt_cli.core.plan import Item, Plan, Pool, Problem, Range
@@ -107,14 +107,26 @@ def reasons(plan: Plan, look: Style | None = None) -> list[RenderableType]:
         value = "-" if decision.value is None else decision.value
         lines.append(f"  {decision.name} = {value}  ({decision.source})")
         lines += _filled(decision.why, "      ")
-    for pool in plan.pools:
-        lines += ["", f"{pool.name} {pool.label}".rstrip()]
+    for pool, last in _repeated(plan.pools):
+        name = pool.name if last is pool else f"{pool.name} to {last.name}"
+        lines += ["", f"{name} {pool.label}".rstrip()]
         for item in pool.items:
             lines += _filled(item.formula, " " * 31, f"  {item.name:<18}{gb(item.bytes):>9}  ")
         if pool.margin:
             lines.append(f"  {'margin':<18}{gb(pool.margin):>9}  kept free")
         lines.append(f"  {'left':<18}{gb(pool.left):>9}  of {gb(pool.free)} free now")
     return [chosen.text(line) for line in lines]
+
+
+def _repeated(pools: Sequence[Pool]) -> list[tuple[Pool, Pool]]:
+    """First and last of neighbours that differ in nothing but their name."""
+    runs: list[tuple[Pool, Pool]] = []
+    for pool in pools:
+        if runs and replace(runs[-1][0], name=pool.name) == pool:
+            runs[-1] = (runs[-1][0], pool)
+        else:
+            runs.append((pool, pool))
+    return runs
 
 
 def _filled(text: str, indent: str, first: str | None = None) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kt_cli.core.hints import Hints
-from kt_cli.core.machine import Engine, Gpu, Machine
+from kt_cli.core.machine import Disk, Engine, Gpu, Machine
 from kt_cli.core.model import Attention, Experts, Model, Quantization
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import plan_run
@@ -256,3 +256,24 @@ def test_too_many_gpu_experts_are_answered_with_how_many_fit() -> None:
     flag = next(f.flag for p in made.problems for f in p.fixes if "--gpu-experts" in f.flag)
     assert plan(gpu_experts=int(flag.split()[1])).fits
     assert not plan(gpu_experts=int(flag.split()[1]) + 1).fits
+
+
+def test_a_gpu_that_is_too_small_is_answered_with_other_engines_and_more_gpus() -> None:
+    made = plan(server(vram=4 * GIB))
+    ways = {fix.action: fix for fix in made.problems[0].fixes}
+    assert list(ways)[-2:] == ["2 such GPUs", list(ways)[-1]]
+    assert list(ways)[-1].startswith("+")
+    assert ways["the embedded engine, all on the CPU"].flag == "--engine embedded"
+    assert plan(server(vram=4 * GIB), engine="embedded").fits
+    assert plan(server(gpus=2, vram=4 * GIB)).fits
+
+
+def test_converted_experts_take_disk_until_their_folder_is_given() -> None:
+    disk = (Disk("/", 10**12, 9 * 10**11),)
+    made = plan(replace(server(ram=56 * GIB), disks=disk))
+    held = items(made, "disk")
+    assert made.value("kt_method") == "AMXINT8"
+    assert held["download"] == qwen30().total_bytes
+    assert held["conversion"] == 2 * items(made, "node0")["experts"]
+    given = plan(replace(server(ram=56 * GIB), disks=disk), weights_path="/w")
+    assert "conversion" not in items(given, "disk")

@@ -184,3 +184,9 @@ def test_the_picture_fits_80_columns_and_has_an_ascii_form(tmp_path: Path) -> No
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.isascii()
     assert "|=" in plain.stdout
+
+
+def test_gpus_with_the_same_lines_are_explained_once(tmp_path: Path) -> None:
+    ran = kt(tmp_path, "plan", "k2-thinking", "--on", "8xl20+6454s", "--explain")
+    heads = [line for line in ran.stdout.splitlines() if line.startswith("GPU")]
+    assert heads == ["GPU0 NVIDIA L20", "GPU1 to GPU7 NVIDIA L20"]
