@@ -151,9 +151,10 @@ def _embedded(machine: Machine) -> Iterator[Finding]:
 
 
 def _carriers(packages: Packages) -> Iterator[Finding]:
-    """SGLang's kernels are spread over five wheels; one missing or odd breaks every GPU."""
+    """SGLang's kernels are spread over five wheels; one missing or odd breaks every GPU, unless
+    they are installed as a package of their own."""
     have = packages.versions
-    if "sglang-kt" not in have:
+    if "sglang-kt" not in have or any(name in have for name in needs.KERNELS):
         return
     pins = packages.pins.get("sglang-kt", {})
     wanted = {"ktransformers": have["sglang-kt"], "kt-kernel": have["sglang-kt"], **pins}

@@ -21,6 +21,9 @@ CAPABILITY_FP8 = (8, 9)
 # The five wheels that carry parts of SGLang's kernels; all of one release.
 CARRIERS = ("kt-kernel", "transformers-kt", "sglang-kt", "ktransformers", "accelerate-kt")
 
+# Distributions that hold the same kernels in one piece.
+KERNELS = ("sglang-kernel", "sgl-kernel")
+
 # Distributions that others replaced: name → (first good version or "", arguments for pip).
 # ktransformers held everything before 0.5 and only carries parts since; kt-kernel has CUDA's parts.
 REPLACED: Mapping[str, tuple[str, tuple[str, ...]]] = {

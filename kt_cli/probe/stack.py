@@ -29,6 +29,8 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
     "sglang": ("sglang-kt", "sglang"),
     "llamafactory": ("llamafactory-kt", "llamafactory"),
 }
+NAMELESS = "0.0.0"
+"""How sglang-kt calls itself, which looks for its version under the name sglang."""
 UNCHECKED = "unchecked"
 """Key in `Engine.details` of an engine that was found but not loaded."""
 
@@ -157,9 +159,11 @@ def _ending(ran: Ran) -> str:
 
 def _checked(engine: Engine, report: Mapping[str, Any]) -> Engine:
     details = {k: v for k, v in engine.details.items() if k != UNCHECKED}
+    version = str(report.get("version", ""))
+    nameless = not version or version.startswith(NAMELESS)
     return replace(
         engine,
-        version=str(report.get("version") or engine.version),
+        version=engine.version if nameless else version,
         problem=str(report.get("problem", "")),
         details={**details, **report.get("details", {})},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 _PAUSE_S = 0.1
+_LOADING_S = 0.5
+"""Once it answers at all: SGLang writes each question to its log."""
 _TIMEOUT_S = 2.0
 _PATIENCE_S = 30.0
 """SGLang answers when it has generated a token, which may take it seconds, and gives up after 20;
@@ -38,6 +41,8 @@ class Load:
     kv_used: int | None = None
     """Tokens in the KV cache, and how many it can hold."""
     kv_total: int | None = None
+    lags: bool = False
+    """`running` may be what was a while ago."""
 
 
 class ReadyProbe(threading.Thread):
@@ -53,10 +58,11 @@ class ReadyProbe(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.is_set():
-            if status(self._address, _PATIENCE_S) == 200 and self._ours():
+            answer = status(self._address, _PATIENCE_S)
+            if answer == 200 and self._ours():
                 os.write(self._wake, b"r")
                 return
-            self._hurry.wait(_PAUSE_S)
+            self._hurry.wait(_PAUSE_S if answer is None else _LOADING_S)
             self._hurry.clear()
 
     def hurry(self) -> None:
@@ -76,7 +82,8 @@ def status(address: Address, timeout_s: float = _TIMEOUT_S) -> int | None:
 def load(address: Address, timeout_s: float = 0.5) -> Load:
     """From the server's Prometheus metrics: this project's names or SGLang's.
 
-    A busy server that only counts its tokens is asked twice to tell its speed.
+    A busy server that only counts its tokens is asked twice to tell its speed. One whose count
+    stands still generates nothing: SGLang says for half a minute what it did last.
     """
     first, began = _load(address, timeout_s), time.monotonic()
     if first.generated is None or first.tokens_s is not None:
@@ -88,7 +95,8 @@ def load(address: Address, timeout_s: float = 0.5) -> Load:
     if second.generated is None:
         return first
     gained = second.generated - first.generated
-    return replace(second, tokens_s=gained / (time.monotonic() - began))
+    running = second.running if gained or second.waiting or not second.lags else 0
+    return replace(second, running=running, tokens_s=gained / (time.monotonic() - began))
 
 
 def _load(address: Address, timeout_s: float) -> Load:
@@ -99,7 +107,12 @@ def _load(address: Address, timeout_s: float) -> Load:
 
 
 def read_load(text: str) -> Load:
+    """A release of SGLang that does not count each token tells its speed itself, late."""
     values = _samples(text)
+    live = values.get(_LIVE)
+    if live is not None:
+        values["sglang:generation_tokens_total"] = live
+        values.pop("sglang:gen_throughput", None)
     return Load(
         _whole(values, "kt_requests_running", "sglang:num_running_reqs"),
         _whole(values, "kt_requests_waiting", "sglang:num_queue_reqs"),
@@ -107,6 +120,7 @@ def read_load(text: str) -> Load:
         _whole(values, "kt_generated_tokens_total", "sglang:generation_tokens_total"),
         _whole(values, "kt_kv_tokens_used", "sglang:num_used_tokens"),
         _whole(values, "kt_kv_tokens", "sglang:max_total_num_tokens"),
+        lags=live is not None,
     )
 
 
@@ -124,14 +138,20 @@ def _get(address: Address, timeout_s: float) -> tuple[int, bytes] | None:
         link.close()
 
 
+_LIVE = "sglang:realtime_tokens_total/decode"
+_MODE = re.compile(r'[{,]mode="(\w+)"')
+
+
 def _samples(text: str) -> dict[str, float]:
-    """Metric → value, summed over labels (Prometheus text format 0.0.4)."""
+    """Metric, with its mode if it has one → value, summed over other labels (Prometheus text
+    format 0.0.4)."""
     values: dict[str, float] = {}
     for line in text.splitlines():
         if line.startswith("#"):
             continue
         head, _, number = line.rpartition(" ")
-        name = head.partition("{")[0]
+        mode = _MODE.search(head)
+        name = head.partition("{")[0] + (f"/{mode[1]}" if mode else "")
         try:
             values[name] = values.get(name, 0.0) + float(number)
         except ValueError:

@@ -102,19 +102,29 @@ def descendants(pid: int) -> tuple[int, ...]:
 def kill_descendants(timeout_s: float = 10.0) -> bool:
     """Kills everything below this process and reaps it; False when something would not die.
 
-    Looks again after each round, since a process may fork until it is dead. Needs the caller to be
-    a subreaper, so that orphans stay below it.
+    Looks again after each round, since a process may fork until it is dead, and waits for those
+    that are dead but still give their memory back. Needs the caller to be a subreaper, so that
+    orphans stay below it.
     """
     deadline = time.monotonic() + timeout_s
-    while left := descendants(os.getpid()):
-        for pid in left:
+    while _children_left():
+        for pid in descendants(os.getpid()):
             _kill(pid)
-        reap()
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
-    reap()
     return True
+
+
+def _children_left() -> bool:
+    """Collects those that have ended; False when no child is left."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
 
 
 def reap() -> dict[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -111,3 +112,12 @@ def test_messages_follow_the_style(forest: trees.Forest) -> None:
 def test_only_kernel_settings_are_mended_unattended(forest: trees.Forest) -> None:
     safe = {f.name for f in every_finding(forest) if f.repair}
     assert safe == {"numa-balancing", "huge-pages", "governor"}
+
+
+def test_kernels_in_a_package_of_their_own_need_no_carriers(forest: trees.Forest) -> None:
+    machine, facts = facts_of("bad-carriers", forest)
+    packages = tuple(
+        replace(p, versions={**p.versions, "sglang-kernel": "0.4.2"}) for p in facts.packages
+    )
+    names = {f.name for f in check(machine, replace(facts, packages=packages))}
+    assert "carriers" not in names

@@ -67,6 +67,14 @@ def test_the_cheap_look_starts_no_process(tmp_path: Path) -> None:
     assert all(stack.UNCHECKED in engine.details for engine in found.values())
 
 
+def test_a_package_that_does_not_know_its_version_has_that_of_its_distribution(
+    tmp_path: Path,
+) -> None:
+    packages = {"kt_kernel-0.7.2": "__version__ = '0.0.0.dev0'\n"}
+    (found,) = stack.read(Host(), [environment(tmp_path, packages)], deep=True)
+    assert (found.version, found.problem) == ("0.7.2", "")
+
+
 def test_the_deep_look_survives_what_the_packages_do(tmp_path: Path) -> None:
     found = by_name(stack.read(Host(), [environment(tmp_path)], deep=True))
     assert {name: engine.problem for name, engine in found.items()} == {
