@@ -20,6 +20,7 @@ from kt_cli.errors import EnvironmentBroken
 from kt_cli.options import opt
 from kt_cli.probe import bandwidth, stack, toml
 from kt_cli.ui.out import colours
+from kt_cli.weights.packs import Shelf, folder_of
 
 _COLOURS: dict[Severity, str] = {"error": "31", "warning": "33", "info": "36", "ok": "32"}
 
@@ -66,6 +67,8 @@ def diagnose(options: DoctorOptions, ctx: Context) -> tuple[Machine, tuple[Findi
         ask_hub=online.ask if options.online else None,
         speed=None if options.quick else reading.speed,
     )
+    kept = Shelf(folder_of(ctx.home)).packs()
+    facts = replace(facts, packs=sum(pack.bytes for pack in kept))
     if not bandwidth.busy(host, machine.cpu.physical_cores):
         machine = with_disk(machine, ctx, facts)
     return machine, check(machine, facts)

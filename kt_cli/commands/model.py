@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from kt_cli.commands.cli import Context, NoOptions, need, takes
+from kt_cli.commands.model_packs import bytes_of, packs, packs_of
 from kt_cli.commands.model_pull import pull, search, verify
 from kt_cli.commands.models import find_model
 from kt_cli.core.model import Model
@@ -17,6 +19,7 @@ from kt_cli.hub import store as stores
 from kt_cli.hub.store import Entry, Store
 from kt_cli.options import opt
 from kt_cli.ui import human_bytes, table
+from kt_cli.weights.packs import remove as remove_pack
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +31,7 @@ cli.command("pull")(pull)
 cli.command("download", hidden=True)(pull)
 cli.command("search")(search)
 cli.command("verify")(verify)
+cli.command("packs")(packs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +68,30 @@ def list_(options: NoOptions, ctx: Context) -> None:
     """List the models that are here, those on unmounted disks included."""
     entries = store_of(ctx).entries()
     if entries:
-        ctx.out.result("model.list", {"models": entries}, _table(entries))
+        packed = {e.name: bytes_of(packs_of(ctx, e.path)) for e in entries}
+        data = {"models": entries, "packed": packed}
+        ctx.out.result("model.list", data, _table(entries, packed))
     else:
         text = "no models yet; `kt model pull OWNER/NAME` or `kt model add PATH`"
-        ctx.out.result("model.list", {"models": ()}, text)
+        ctx.out.result("model.list", {"models": (), "packed": {}}, text)
 
 
-def _table(entries: tuple[Entry, ...]) -> RenderableType:
+def _table(entries: tuple[Entry, ...], packed: Mapping[str, int]) -> RenderableType:
+    """`packed`: bytes of packed experts that are kept, by name."""
     rows = [
-        [e.name, human_bytes(e.bytes), e.state, e.repo or ("link" if e.linked else ""), e.why]
+        [e.name, human_bytes(e.bytes), e.state, _origin(e), _note(e, packed[e.name])]
         for e in entries
     ]
     return table(["name", "size>", "state", "from", "note"], rows)
+
+
+def _origin(entry: Entry) -> str:
+    return entry.repo or ("link" if entry.linked else "")
+
+
+def _note(entry: Entry, packed: int) -> str:
+    kept = f"and {human_bytes(packed)} of packed experts" if packed else ""
+    return "; ".join(filter(None, (entry.why, kept)))
 
 
 @cli.command("show")
@@ -134,9 +150,14 @@ def remove(options: NameOptions, ctx: Context) -> None:
     store = store_of(ctx)
     entry = store.entry(name)
     what = "the entry" if entry.linked else f"{human_bytes(entry.bytes)} of files"
+    kept = packs_of(ctx, entry.path)
+    if kept:
+        what += f" and {human_bytes(bytes_of(kept))} of packed experts"
     if not ctx.confirm(f"Remove {name} ({what})?"):
         raise UsageError("nothing was removed", f"this removes {what}", "add --yes to confirm")
     store.remove(name)
+    for pack in kept:
+        remove_pack(pack)
     ctx.out.result("model.rm", {"removed": entry}, f"{name} is removed ({what})")
 
 

@@ -54,6 +54,8 @@ class Facts:
     packages: tuple[Packages, ...] = ()
     read_gbs: Mapping[str, float] = field(default_factory=dict)
     """Place → speed of a first read, GB/s."""
+    packs: int = 0
+    """Bytes of packed experts that are kept in kt's home."""
     hub: Hub | None = None
     now: float = 0.0
     """This clock, seconds since 1970."""

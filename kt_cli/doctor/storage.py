@@ -15,6 +15,9 @@ SLOW_GBS = 0.3
 
 
 def check(machine: Machine, facts: Facts) -> Iterator[Finding]:
+    if facts.packs:
+        what = f"packed experts take {gb(facts.packs)}, which later starts need not pack again"
+        yield ok("disk-packs", f"{what}; `kt model packs --clear` frees it")
     seen: set[str] = set()
     for disk in machine.disks:
         place = disk.mount or disk.path

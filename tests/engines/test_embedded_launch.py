@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,17 @@ def test_what_is_missing_or_broken_is_named() -> None:
 )
 def test_known_ends_have_a_diagnosis(line: str) -> None:
     assert any(re.search(d.pattern, line) for d in embedded.DIAGNOSES)
+
+
+def test_packs_and_tuned_kernels_are_kept_below_home(tmp_path: Path) -> None:
+    kept = replace(PLAN, decisions=(*PLAN.decisions, Decision("pack_cache", "write", "")))
+    spec = embedded.lower(kept, RunOptions(pack_cache_size=5000), "py", home=tmp_path)
+    args = parsed(spec.argv)
+    assert (args["packs"], args["packs_limit"]) == (tmp_path / "cache" / "packs", 5000)
+    assert spec.env["KT_MOE_CACHE"] == str(tmp_path / "cache" / "kernels")
+
+
+@pytest.mark.parametrize("value", ["off", None])
+def test_nothing_is_kept_where_the_plan_does_not_say_so(value: str | None, tmp_path: Path) -> None:
+    plain = replace(PLAN, decisions=(*PLAN.decisions, Decision("pack_cache", value, "")))
+    assert "--packs" not in embedded.lower(plain, RunOptions(), "py", home=tmp_path).argv
