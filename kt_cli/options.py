@@ -153,6 +153,13 @@ class RunOptions:
     api_key: str | None = opt(
         "--api-key", help="Key that clients must send; `auto` makes one", panel=SERVER
     )
+    lora: str | None = opt(
+        "--lora",
+        "--lora-paths",
+        help="LoRA adapter served beside the model",
+        metavar="NAME=FOLDER",
+        panel=SERVER,
+    )
     ctx_size: int | None = opt(
         "-c",
         "--ctx-size",

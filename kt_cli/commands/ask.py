@@ -8,7 +8,7 @@ from dataclasses import replace
 from kt_cli.commands import profiles
 from kt_cli.commands.cli import Context
 from kt_cli.commands.models import find_model
-from kt_cli.commands.planned import facts_for, hints_for, with_settings
+from kt_cli.commands.planned import adapter_of, facts_for, hints_for, with_settings
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Origins, plan_run
@@ -42,10 +42,11 @@ def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunO
 def _planner(options: RunOptions, ctx: Context, machine: Machine) -> Planner:
     model = find_model(options.model or "", ctx)
     hints, facts = hints_for(options.model or "", model), facts_for(machine, ctx.home, model)
+    adapter = adapter_of(options)
 
     def plan(wanted: RunOptions) -> Plan:
         full, origins = with_settings(wanted, ctx.settings)
-        return plan_run(machine, model, full, facts, origins, hints)
+        return plan_run(machine, model, full, facts, origins, hints, adapter)
 
     return plan
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.commands.cli import Context
+from kt_cli.core.adapter import Adapter
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
@@ -52,8 +53,17 @@ def plan_for(
     whole = completed(machine, read_gpus())
     hints = hints_for(options.model or "", model) if machine.gpus else Hints()
     facts = facts_for(machine, ctx.home, model)
-    plan = plan_run(whole, model, full, facts, origins, hints)
+    plan = plan_run(whole, model, full, facts, origins, hints, adapter_of(full))
     return Planned(plan, machine, model, full, facts)
+
+
+def adapter_of(options: RunOptions) -> Adapter | None:
+    """Raises NotFoundError or KtError for a folder that holds none."""
+    if options.lora is None:
+        return None
+    from kt_cli.catalog.adapters import read_adapter
+
+    return read_adapter(options.lora)
 
 
 def facts_for(machine: Machine, home: Path, model: Model | None = None) -> Facts:

@@ -25,6 +25,7 @@ SGLANG_ONLY = (
     "deferred_experts",
     "attention_backend",
     "weights_path",
+    "lora",
 )
 
 

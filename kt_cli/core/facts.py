@@ -86,6 +86,8 @@ class Method:
     automatic: bool = True
     """May be chosen without being asked for."""
     caveat: str = ""
+    lora: tuple[tuple[str, ...], ...] = ()
+    """Sets of CPU features that suffice for an adapter on the experts; empty where none do."""
     prepare: str = "kt quant MODEL --kt-method METHOD"
     """How to get its weights where they are not the checkpoint's own."""
     source: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from kt_cli.core.adapter import Adapter
 from kt_cli.core.drift import fingerprint
 from kt_cli.core.embedded_ledger import Case
 from kt_cli.core.facts import EmbeddedFacts, SglangFacts
@@ -48,11 +49,12 @@ def plan_run(
     facts: Facts,
     origins: Origins | None = None,
     hints: Hints | None = None,
+    adapter: Adapter | None = None,
 ) -> Plan:
     """Every value in `options` is a constraint; the rest is solved around it."""
     said, advice = origins or Origins(), hints or Hints()
     wishes = Wishes(options, said.sources, said.words)
-    case = SglangCase(machine, model, wishes, facts.sglang, advice)
+    case = SglangCase(machine, model, wishes, facts.sglang, advice, adapter)
     engine, asides = _engine(case)
     other = Case(machine, model, wishes, facts.embedded)
     if engine.value == "sglang":

@@ -39,6 +39,7 @@ def _decisions(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
         *_sizes(case, choice),
         *_cpu(case, choice),
         *_gpu(case, choice),
+        *_lora(case),
         *_hinted(case, choice),
     )
 
@@ -140,6 +141,8 @@ def _tp_why(case: SglangCase, choice: SglangChoice) -> str:
 
 def _experts_why(case: SglangCase, choice: SglangChoice) -> str:
     experts = case.model.experts
+    if case.tuned_experts:
+        return "an adapter on the experts works on the CPU only"
     if experts and choice.experts >= experts.count:
         return "all of them fit"
     return "what is left of GPU memory after context and prefill slot"
@@ -177,6 +180,18 @@ def _sampling(attention: Decision) -> Decision:
     if attention.value == "flashinfer":
         return Decision("sampling_backend", "flashinfer", "comes with the attention kernels")
     return Decision("sampling_backend", "pytorch", "needs no kernels that are compiled first")
+
+
+def _lora(case: SglangCase) -> tuple[Decision, ...]:
+    adapter = case.adapter
+    if adapter is None:
+        return ()
+    said = case.wishes.settle("lora", "lora", None, "").why
+    named = Decision("lora", f"{adapter.name}={adapter.path}", said, "flag")
+    if not case.tuned_experts:
+        return (named,)
+    why = "graphs do not hold experts with an adapter"
+    return (named, Decision("disable_cuda_graph", True, why))
 
 
 HINTED = (

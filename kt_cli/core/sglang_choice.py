@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kt_cli.core.adapter import Adapter
 from kt_cli.core.facts import Method, SglangFacts
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Gpu, Machine
@@ -19,6 +20,12 @@ class SglangCase:
     wishes: Wishes
     facts: SglangFacts
     hints: Hints = field(default_factory=Hints)
+    adapter: Adapter | None = None
+
+    @property
+    def tuned_experts(self) -> bool:
+        """The adapter changes routed experts: kt-kernel must compute them all."""
+        return self.adapter is not None and self.adapter.experts > 0
 
     def gpus(self, count: int) -> tuple[Gpu, ...]:
         """The `count` GPUs with most free memory, in their own order."""

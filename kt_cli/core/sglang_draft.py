@@ -50,7 +50,18 @@ def method_why(case: SglangCase, name: str) -> str:
 
 
 def _able(case: SglangCase) -> list[Method]:
-    return [m for m in usable(case.model, case.machine, case.facts) if m.automatic]
+    found = [m for m in usable(case.model, case.machine, case.facts) if m.automatic]
+    tunable = [m for m in found if not lora_obstacle(case, m)] if case.tuned_experts else found
+    return tunable or found
+
+
+def lora_obstacle(case: SglangCase, method: Method) -> str:
+    """Why the method's experts take no adapter here, empty when they do."""
+    if not method.lora:
+        return "kt-kernel has no adapters for its experts"
+    if not any(case.machine.cpu.has(*features) for features in method.lora):
+        return f"adapters need the CPU features {' '.join(method.lora[0])}"
+    return ""
 
 
 def _nodes(case: SglangCase, method: Method | None) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ def _gpu(case: SglangCase, choice: SglangChoice, gpu: Gpu, rank: int) -> Pool:
     facts = case.facts
     items = [
         *weight_items(case.model, choice.tp),
+        *_adapter(case, choice.tp),
         *_experts(case, choice, rank),
         *_kv_items(case, choice),
         *_dynamic(case, choice),
@@ -119,6 +120,12 @@ def _experts(case: SglangCase, choice: SglangChoice, rank: int) -> Iterator[Item
         yield Item("prefill slot", size, formula)
 
 
+def _adapter(case: SglangCase, tp: int) -> Iterator[Item]:
+    if case.adapter and case.adapter.others:
+        size, split = case.adapter.others, f" ÷ tp {tp}" if tp > 1 else ""
+        yield Item("LoRA", -(-size // tp), f"{gb(size)}, rank {case.adapter.rank}{split}")
+
+
 def kv_of(case: SglangCase, choice: SglangChoice) -> KvCost:
     return kv_cost(case.model.attention, DTYPE_BYTES[choice.kv_dtype], choice.tp)
 
@@ -135,6 +142,8 @@ def _dynamic(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
     logits = choice.requests * case.model.vocab * 8
     size = choice.chunk * row * 2 + logits
     yield Item("workspace", size, f"{choice.chunk} tokens × {formula} × 2 B + logits")
+    if case.tuned_experts:
+        return
     graphs = facts.graphs + choice.requests * facts.graph_request
     yield Item("CUDA graphs", graphs, f"{gb(facts.graphs)} + {choice.requests} requests × 2 MiB")
 
@@ -196,6 +205,9 @@ def _host_experts(case: SglangCase, choice: SglangChoice, pools: int) -> Iterato
     split = f" ÷ {pools} nodes" if pools > 1 else ""
     size = -(-cpu_expert_bytes(method, experts) // pools)
     yield Item("experts", size, f"{count} × {gb(each)} ({method.name}){split}")
+    if case.adapter and case.adapter.experts:
+        size, rank = case.adapter.experts, case.adapter.rank
+        yield Item("LoRA", -(-size // pools), f"{gb(size)}, rank {rank}{split}")
     yield _scratch(experts, choice, pools)
     yield Item("loading", each * experts.count // pools, "source tensors of one layer")
 

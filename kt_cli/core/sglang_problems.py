@@ -13,6 +13,7 @@ from kt_cli.core.plan import Fix, Problem
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values, unsupported
 from kt_cli.core.sglang_draft import draft
 from kt_cli.core.sglang_ledger import gpu_pools, node_pools
+from kt_cli.core.sglang_lora import lora_problems
 from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, most_experts, solve
 from kt_cli.core.units import gb, tokens
 from kt_cli.core.what_if import with_gpus
@@ -49,6 +50,7 @@ def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     yield from _splits(case, choice)
     yield from _methods(case, choice)
     yield from _limits(case, choice)
+    yield from lora_problems(case, choice)
 
 
 def _hardware(case: SglangCase) -> Iterator[Problem]:

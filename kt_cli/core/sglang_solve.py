@@ -27,6 +27,7 @@ STATIC = (
     "router, norms",
     "vision",
     "absorbed MLA",
+    "LoRA",
     "GPU experts",
     "staging",
     "KV cache",
@@ -47,13 +48,14 @@ class Fixed:
 
 
 def fixed(case: SglangCase) -> Fixed:
-    get = case.wishes.get
+    get, none = case.wishes.get, 0 if case.tuned_experts else None
+    experts, threshold = get("gpu_experts"), get("gpu_prefill_threshold")
     return Fixed(
         get("ctx_size"),
         get("max_total_tokens"),
         get("chunked_prefill_size"),
-        get("gpu_prefill_threshold"),
-        get("gpu_experts"),
+        none if threshold is None else threshold,
+        none if experts is None else experts,
         get("mem_fraction"),
     )
 
@@ -73,7 +75,7 @@ def solve(case: SglangCase, draft: SglangChoice) -> SglangChoice:
 def on_gpu(case: SglangCase, draft: SglangChoice) -> SglangChoice | None:
     """Every expert on the GPU beside the full context: kt-kernel is not needed."""
     wanted: tuple[Any, ...] = ("kt_method", "weights_path", "gpu_prefill_threshold")
-    if any(case.wishes.get(name) is not None for name in wanted):
+    if case.tuned_experts or any(case.wishes.get(name) is not None for name in wanted):
         return None
     set_ = fixed(case)
     if set_.experts is not None and set_.experts < _count(case):

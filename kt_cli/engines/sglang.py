@@ -46,7 +46,12 @@ _KT_FLAGS: Mapping[str, str] = {
     "deferred_experts": "--kt-max-deferred-experts-per-token",
     "gpu_prefill_threshold": "--kt-gpu-prefill-token-threshold",
 }
-_SWITCHES = {"disable_shared_experts_fusion": "--disable-shared-experts-fusion"}
+_SWITCHES = {
+    "disable_shared_experts_fusion": "--disable-shared-experts-fusion",
+    "disable_cuda_graph": "--disable-cuda-graph",
+}
+_LORA = ("--enable-lora", "--lora-backend", "triton", "--max-loras-per-batch", "1", "--lora-paths")
+"""An adapter that is trained with kt-kernel, as its guide serves it; before NAME=FOLDER."""
 _SAID_OTHERWISE: Mapping[str, Mapping[Any, str]] = {
     "kv_cache_dtype": {"bf16": "auto", "fp8": "fp8_e4m3"},
 }
@@ -125,6 +130,8 @@ def _decided(plan: Plan) -> Iterator[str]:
     for decision, flag in _SWITCHES.items():
         if plan.value(decision):
             yield flag
+    if plan.value("lora"):
+        yield from (*_LORA, plan.value("lora"))
     yield from ("--watchdog-timeout", str(_WATCHDOG_S), "--enable-metrics")
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from kt_cli.catalog.find import lookup
 from kt_cli.catalog.presets import load_presets, preset_model
+from kt_cli.core.adapter import Adapter
 from kt_cli.core.machine import Core, Cpu, Engine, Gpu, Machine, Memory
 from kt_cli.core.plan import Decision, Plan, Range, Speed
 from kt_cli.core.plan_run import plan_run
@@ -268,3 +269,17 @@ def test_the_first_diagnosis_that_matches_tells_most(line: str, words: str) -> N
 def test_stages_only_go_forward() -> None:
     fractions = [stage.fraction for stage in sglang.STAGES]
     assert fractions == sorted(fractions)
+
+
+def test_an_adapter_is_served_without_graphs_and_gpu_experts() -> None:
+    machine = hardware("4090+2x6454s")
+    found = lookup("qwen3-30b", PRESETS)
+    assert found
+    adapter = Adapter("mine", "/tuned", 8, 10**9, 10**8)
+    options = RunOptions(model="qwen3-30b", lora="mine=/tuned")
+    plan = plan_run(machine, preset_model(*found), options, FACTS, adapter=adapter)
+    given = flags(list(sglang.lower(plan, options, "python", machine).argv))
+    assert given["--lora-paths"] == ["mine=/tuned"]
+    assert {"--enable-lora", "--disable-cuda-graph"} <= set(given)
+    assert given["--kt-num-gpu-experts"] == ["0"]
+    assert "--kt-gpu-prefill-token-threshold" not in given
