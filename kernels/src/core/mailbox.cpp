@@ -1,13 +1,8 @@
 #include "mailbox.h"
 
-#include <immintrin.h>
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <ctime>
 #include <mutex>
 #include <new>
 #include <stdexcept>
@@ -20,12 +15,6 @@ namespace kt {
 namespace {
 
 constexpr long kSpin = 1000000, kShortestNap = 50000, kLongestNap = 20000000, kNapShare = 50;  // ns
-
-long now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000L + t.tv_nsec;
-}
 
 class Mailboxes {
  public:
@@ -57,7 +46,7 @@ class Mailboxes {
 
   void wake() {
     bell_.fetch_add(1);
-    if (napping_.load()) syscall(SYS_futex, &bell_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+    if (napping_.load()) futex_wake_all(bell_);
   }
 
  private:
@@ -89,9 +78,8 @@ class Mailboxes {
 
   void nap(uint32_t heard, long idle) {
     const long length = std::min(kLongestNap, std::max(kShortestNap, idle / kNapShare));
-    const timespec t = {0, length};
     napping_.store(true);
-    syscall(SYS_futex, &bell_, FUTEX_WAIT_PRIVATE, heard, &t, nullptr, 0);
+    futex_wait_for(bell_, heard, length);
     napping_.store(false);
   }
 

@@ -5,16 +5,15 @@
 // it naps, the longer the longer it has been idle, so a call that nobody announced by wake() is late
 // by a fiftieth of the pause before it, and by 20 ms at most.
 #pragma once
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include "host_call.h"
+#include "wait.h"
 
 namespace kt {
 
 constexpr int kMailboxes = 16384;
-using Word = std::atomic<uint32_t>;
 
 struct MailboxWords {
   Word request[kMailboxes];  // so many tokens are asked for; the thread sets it to 0

@@ -1,52 +1,24 @@
 #include "pool.h"
 
-#include <immintrin.h>
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <x86intrin.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <ctime>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "rest.h"
 #include "topology.h"
+#include "wait.h"
 
 namespace kt {
 namespace {
 
-constexpr long kSpinNanoseconds = 40000;
-constexpr int kSlots = 8;
-
-long now() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * 1000000000L + t.tv_nsec;
-}
-
-// Spins on `ready` for a while; true once it holds.
-template <class Ready>
-bool spin(Ready ready) {
-  const long end = now() + kSpinNanoseconds;
-  do {
-    for (int i = 0; i < 32; ++i) {
-      if (ready()) return true;
-      _mm_pause();
-    }
-  } while (now() < end);
-  return false;
-}
-
-void futex_wait(std::atomic<uint32_t>& word, uint32_t seen) {
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
-}
-void futex_wake_all(std::atomic<uint32_t>& word) {
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
-}
+constexpr long kSpin = 40000, kYield = 260000;  // nanoseconds, in turn, before a thread sleeps
+constexpr uint64_t kLongWork = 2000000;  // ticks: of a phase of one thread, when to ask what took so long
 
 // One hardware thread a core: a second one on the same core would only share its units.
 void keep_to(const std::vector<int>& cores) {
@@ -56,19 +28,45 @@ void keep_to(const std::vector<int>& cores) {
   sched_setaffinity(0, sizeof set, &set);
 }
 
+// Threads in the order of their nodes, each node's number of them by its cores.
+struct Seats {
+  explicit Seats(int threads) : nodes(kt::nodes()), first(nodes.size() + 1) {
+    size_t cores = 0, before = 0;
+    for (const Node& n : nodes) cores += n.cpus.size();
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      first[i] = int(size_t(threads) * before / cores);
+      before += nodes[i].cpus.size();
+    }
+    first.back() = threads;
+  }
+
+  size_t node_of(int thread) const {
+    size_t n = 0;
+    while (first[n + 1] <= thread) ++n;
+    return n;
+  }
+  bool taken(size_t node) const { return first[node] < first[node + 1]; }
+
+  std::vector<Node> nodes;
+  std::vector<int> first;  // thread of each node
+};
+
 struct alignas(64) Range {
   std::atomic<int> next{0};
   int end = 0;
 };
 
 struct alignas(64) Phase {
-  std::atomic<int> done{0};
-  int units = 0;
+  Word done{0};
+  std::atomic<int> asleep{0};
+  uint32_t units = 0;
   std::vector<Range> ranges;
+
+  bool over() const { return done.load(std::memory_order_acquire) == units; }
 };
 
-// A job's shared state. A late worker may still look at a finished job, so slots are reused in turn
-// and only once nobody is inside.
+// A job's shared state. A late worker may still look at a finished job, so a slot is used again only
+// once nobody is inside: with more slots than workers one is always free.
 struct Slot {
   alignas(64) std::atomic<uint32_t> sequence{0};
   alignas(64) std::atomic<int> inside{0};
@@ -76,9 +74,16 @@ struct Slot {
   Phase phases[kMaxPhases];
 };
 
+size_t power_of_two_above(int n) {
+  size_t p = 8;
+  while (p <= size_t(n)) p *= 2;
+  return p;
+}
+
 class Workers : public Pool {
  public:
-  explicit Workers(int n) : count_(n), slots_(kSlots) {
+  explicit Workers(int n)
+      : count_(n), seats_(n), slots_(power_of_two_above(n)), rests_(n) {
     for (Slot& s : slots_)
       for (Phase& p : s.phases) p.ranges = std::vector<Range>(size_t(n));
     for (int i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
@@ -86,94 +91,156 @@ class Workers : public Pool {
 
   ~Workers() override {
     stop_.store(true);
-    sequence_.fetch_add(1);
-    futex_wake_all(sequence_);
+    rests_.end();
+    posted_.fetch_add(1);
+    futex_wake_all(posted_);
     for (std::thread& t : workers_) t.join();
   }
 
   int threads() const override { return count_; }
 
   void run(const Job& job) override {
-    const uint32_t seq = sequence_.load(std::memory_order_relaxed) + 1;
-    Slot& slot = slots_[seq % kSlots];
+    static thread_local Watch watch;
+    watch.begin();
+    const uint32_t post = next_post();
+    Slot& slot = slot_of(post);
     prepare(slot, job);
-    slot.sequence.store(seq);
-    sequence_.store(seq);
-    if (sleepers_.load() > 0) futex_wake_all(sequence_);
-    take_part(slot, 0);
+    slot.sequence.store(post);
+    posted_.store(post);
+    if (sleepers_.load() > 0) futex_wake_all(posted_);
+    if (take_part(slot, 0, watch)) rests_.ask();
     slot.sequence.store(0);
   }
 
  private:
+  Slot& slot_of(uint32_t post) { return slots_[post % slots_.size()]; }
+
+  // A new number whose slot is free: one inside which a worker was put aside is passed over. 0 is none.
+  uint32_t next_post() {
+    uint32_t post = posted_.load(std::memory_order_relaxed);
+    do ++post; while (post == 0 || slot_of(post).inside.load() != 0);
+    return post;
+  }
+
   void prepare(Slot& slot, const Job& job) {
-    while (slot.inside.load() != 0) sched_yield();
     slot.job = job;
     for (int p = 0; p < job.phases; ++p) {
       Phase& phase = slot.phases[p];
-      phase.units = job.units[p];
+      phase.units = uint32_t(job.units[p]);
       phase.done.store(0, std::memory_order_relaxed);
-      for (int t = 0; t < count_; ++t) {
-        phase.ranges[size_t(t)].next.store(int(int64_t(phase.units) * t / count_),
-                                           std::memory_order_relaxed);
-        phase.ranges[size_t(t)].end = int(int64_t(phase.units) * (t + 1) / count_);
+      const Split* split = job.splits[p];
+      if (split && size_t(split->nodes) == seats_.nodes.size() && split->nodes > 1) {
+        divide_by_node(phase, *split);
+      } else {
+        divide(phase, 0, job.units[p], 0, count_);
       }
+    }
+  }
+
+  // Units evenly over threads.
+  static void divide(Phase& phase, int begin, int end, int first, int last) {
+    const int64_t units = end - begin, threads = last - first;
+    for (int t = 0; t < threads; ++t) {
+      Range& range = phase.ranges[size_t(first + t)];
+      range.next.store(begin + int(units * t / threads), std::memory_order_relaxed);
+      range.end = begin + int(units * (t + 1) / threads);
+    }
+  }
+
+  // What belongs to a node without threads goes to the one before it.
+  void divide_by_node(Phase& phase, const Split& split) const {
+    int begin = 0;
+    for (size_t n = 0; n < seats_.nodes.size(); ++n) {
+      if (!seats_.taken(n)) continue;
+      size_t next = n + 1;
+      while (next < seats_.nodes.size() && !seats_.taken(next)) ++next;
+      const int end = next < seats_.nodes.size() ? split.first[next] : int(phase.units);
+      divide(phase, begin, end, seats_.first[n], seats_.first[next]);
+      begin = end;
     }
   }
 
   static void drain(Slot& slot, int p, Range& range, int thread) {
     Phase& phase = slot.phases[p];
-    int did = 0;
+    uint32_t did = 0;
     while (range.next.load(std::memory_order_relaxed) < range.end) {
       const int unit = range.next.fetch_add(1, std::memory_order_relaxed);
       if (unit >= range.end) break;
       slot.job.run(slot.job.context, p, unit, thread);
       ++did;
     }
-    if (did) phase.done.fetch_add(did, std::memory_order_acq_rel);
+    if (did && phase.done.fetch_add(did) + did == phase.units && phase.asleep.load() > 0)
+      futex_wake_all(phase.done);
+  }
+
+  // The thread's own range, those of its node, the others.
+  void drain_all(Slot& slot, int p, int thread, size_t node) {
+    std::vector<Range>& ranges = slot.phases[p].ranges;
+    const int first = seats_.first[node], last = seats_.first[node + 1], own = last - first;
+    for (int i = 0; i < own; ++i)
+      drain(slot, p, ranges[size_t(first + (thread - first + i) % own)], thread);
+    for (int i = 0; i < count_ - own; ++i) drain(slot, p, ranges[size_t((last + i) % count_)], thread);
+  }
+
+  // Asleep at last, so that the core is free for a worker that was put aside on another one.
+  static void wait_for(Phase& phase, Watch& watch) {
+    const auto over = [&] { return phase.over(); };
+    if (spin(kSpin, over)) return;
+    for (const long end = now() + kYield; now() < end; watch.yielded(), sched_yield())
+      if (over()) return;
+    phase.asleep.fetch_add(1);
+    for (uint32_t seen; (seen = phase.done.load()) != phase.units;) futex_wait(phase.done, seen);
+    phase.asleep.fetch_sub(1);
   }
 
   static bool timed(const Slot& slot, int thread) { return thread == 0 && slot.job.seconds; }
 
-  void take_part(Slot& slot, int thread) {
+  // Whether the core was taken away in between.
+  bool take_part(Slot& slot, int thread, Watch& watch) {
+    const size_t node = seats_.node_of(thread);
+    bool interrupted = false;
     for (int p = 0; p < slot.job.phases; ++p) {
-      Phase& phase = slot.phases[p];
       const long start = timed(slot, thread) ? now() : 0;
-      for (int i = 0; i < count_; ++i)
-        drain(slot, p, phase.ranges[size_t((thread + i) % count_)], thread);
-      const auto over = [&] { return phase.done.load(std::memory_order_acquire) == phase.units; };
-      while (!spin(over))
-        for (int i = 0; i < 64 && !over(); ++i) sched_yield();
+      const uint64_t ticks = __rdtsc();
+      drain_all(slot, p, thread, node);
+      if (__rdtsc() - ticks > kLongWork && watch.interrupted()) interrupted = true;
+      wait_for(slot.phases[p], watch);
       if (timed(slot, thread)) slot.job.seconds[p] += 1e-9 * double(now() - start);
     }
+    return interrupted;
   }
 
-  void join_job(uint32_t seq, int thread) {
-    Slot& slot = slots_[seq % kSlots];
+  bool join_job(uint32_t post, int thread, Watch& watch) {
+    Slot& slot = slot_of(post);
     slot.inside.fetch_add(1);
-    if (slot.sequence.load() == seq) take_part(slot, thread);
+    const bool interrupted = slot.sequence.load() == post && take_part(slot, thread, watch);
     slot.inside.fetch_sub(1);
+    return interrupted;
   }
 
   void work(int thread) {
-    keep_to(cores_);
+    keep_to(seats_.nodes[seats_.node_of(thread)].cpus);
+    Watch watch;
     uint32_t seen = 0;
     while (!stop_.load()) {
-      const auto posted = [&] { return sequence_.load(std::memory_order_acquire) != seen; };
-      if (!spin(posted)) {
+      const auto posted = [&] { return posted_.load(std::memory_order_acquire) != seen; };
+      if (!spin(kSpin, posted)) {
         sleepers_.fetch_add(1);
-        while (!posted()) futex_wait(sequence_, seen);
+        while (!posted()) futex_wait(posted_, seen);
         sleepers_.fetch_sub(1);
       }
-      seen = sequence_.load();
-      if (!stop_.load()) join_job(seen, thread);
+      seen = posted_.load();
+      if (!stop_.load()) rests_.after_work(watch, join_job(seen, thread, watch));
+      watch.begin();
     }
   }
 
   const int count_;
-  const std::vector<int> cores_ = physical_cores();
+  const Seats seats_;
   std::vector<Slot> slots_;
   std::vector<std::thread> workers_;
-  alignas(64) std::atomic<uint32_t> sequence_{0};
+  Rests rests_;
+  alignas(64) Word posted_{0};
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
 };

@@ -3,13 +3,24 @@
 // A job is a few phases of numbered units. Every thread has a range of each phase and takes from the
 // others' ranges when its own is used up. A phase is over when its units are done, not when all
 // threads have come by: a worker the scheduler has put aside delays nobody but its own last unit.
+//
+// With several memory nodes the threads lie in the order of the nodes, and units whose data is on a node
+// are first offered to its threads.
 #pragma once
 #include <memory>
+
+#include "topology.h"
 
 namespace kt {
 
 constexpr int kMaxThreads = 256;
 constexpr int kMaxPhases = 8;
+
+// Units first[n] to first[n + 1] belong to node n.
+struct Split {
+  int nodes = 1;
+  int first[kMaxNodes + 1] = {};
+};
 
 struct Job {
   void (*run)(void* context, int phase, int unit, int thread) = nullptr;
@@ -17,6 +28,7 @@ struct Job {
   int phases = 0;
   int units[kMaxPhases] = {};
   double* seconds = nullptr;  // adds the time of each phase, as the caller sees it
+  const Split* splits[kMaxPhases] = {};  // null: no unit is nearer to one node than to another
 };
 
 class Pool {
