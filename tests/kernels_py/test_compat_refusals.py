@@ -94,9 +94,9 @@ def test_a_file_cut_short_and_nan_scales_are_named(tmp_path):
 
 def test_gguf_types_that_cannot_be_read_are_refused_by_name(tmp_path):
     for name, rows, columns in (("gate", I, H), ("up", I, H), ("down", H, I)):
-        raw = np.zeros((E, rows, columns // 256 * 136), np.uint8)
+        raw = np.zeros((E, rows, columns // 256 * 98), np.uint8)
         tensor = f"blk.{LAYER}.ffn_{name}_exps.weight"
-        kind = gguf.GGMLQuantizationType.IQ4_XS
+        kind = gguf.GGMLQuantizationType.IQ3_XXS
         files.write_gguf_tensor(tmp_path / f"{name}.gguf", tensor, raw, kind)
-    with pytest.raises(UnsupportedFormat, match="GGUF type IQ4_XS is not supported"):
+    with pytest.raises(UnsupportedFormat, match="GGUF type IQ3_XXS is not supported"):
         wrapper(tmp_path, "LLAMAFILE").load_weights()

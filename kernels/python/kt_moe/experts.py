@@ -12,19 +12,21 @@ from kt_moe import packfile
 from kt_moe._native import core
 from kt_moe.arrays import Array, plain, uninitialised
 from kt_moe.host_call import HostCall
+from kt_moe.stored import Stored
 from kt_moe.trainable import Trainable
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 ActName: TypeAlias = Literal["silu", "gelu"]
-GROUPS = (32, 64, 128)
 
 
 def _check_settings(format: str, group: int, top_k: int, act: str) -> None:
     known = core().formats()
     if format not in known:
         raise ValueError(f"format must be one of {', '.join(known)}, not {format}")
-    if group not in GROUPS:
-        raise ValueError(f"group must be 32, 64 or 128, not {group}")
+    groups = core().groups(format)
+    if group not in groups:
+        known = " or ".join(str(g) for g in groups)
+        raise ValueError(f"group must be {known} for {format}, not {group}")
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
     if act not in ("silu", "gelu"):
@@ -42,6 +44,12 @@ def _check_source(name: str, array: Array, dtype: str | None) -> None:
         raise TypeError(f'{name} is uint16: pass dtype="bf16" if it holds bf16 bits')
 
 
+def _as_bytes(scales: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if not scales.size:
+        return np.empty(scales.shape, np.uint8)
+    return np.ascontiguousarray(scales).view(np.uint8)
+
+
 class Experts(Trainable):
     """`out[t] = sum over k of weights[t, k] * down(act(gate x_t) * up x_t)`, expert `ids[t, k]`."""
 
@@ -52,11 +60,12 @@ class Experts(Trainable):
         intermediate: int,
         *,
         format: str,
-        group: int = 32,
+        group: int | None = None,
         top_k: int,
         act: ActName = "silu",
     ) -> None:
-        """All weights zero; fill them with `set_expert`."""
+        """All weights zero; fill them with `set_expert`. `group` None: 32, for nvfp4 16."""
+        group = group or (16 if format == "nvfp4" else 32)
         _check_settings(format, group, top_k, act)
         for name, n in (
             ("experts", num_experts),
@@ -85,7 +94,7 @@ class Experts(Trainable):
         down: Array,
         *,
         format: str,
-        group: int = 32,
+        group: int | None = None,
         top_k: int,
         act: ActName = "silu",
         threads: int | None = None,
@@ -143,6 +152,16 @@ class Experts(Trainable):
     def set_expert(self, expert: int, gate: Array, up: Array, down: Array) -> None:
         """gate, up: [I, H]; down: [H, I]; uint16 holds bf16. ValueError for NaN or infinity."""
         self._packed.set_expert(expert, plain(gate), plain(up), plain(down))
+
+    def set_codes(self, expert: int, gate: Stored, up: Stored, down: Stored) -> None:
+        """As `set_expert`, from codes in this layer's format and group, which stay as they are."""
+        for n, matrix in enumerate((gate, up, down)):
+            if (matrix.format, matrix.group) != (self.format, self.group):
+                given = f"{matrix.format} in groups of {matrix.group}"
+                raise ValueError(f"{given} came for {self.format} in groups of {self.group}")
+            self._packed.set_codes(
+                expert, n, matrix.codes, _as_bytes(matrix.scales), matrix.minima, matrix.rows
+            )
 
     def copy_expert(self, source: int) -> None:
         """Give every expert the weights of one: for measurements."""

@@ -164,7 +164,7 @@ def _meta(path: Path, description: dict[str, Any]) -> Meta:
         value = description.get(name)
         if type(value) is not int or not 0 < value < 1 << 48:
             raise PackFileError(f"{path} has a damaged header: {name} is {value!r}")
-    if values["group"] not in (32, 64, 128) or values["act"] not in ("silu", "gelu"):
+    if values["group"] not in (16, 32, 64, 128) or values["act"] not in ("silu", "gelu"):
         raise PackFileError(f"{path} has a damaged header: group or act")
     if any(description[name] > 1 << 24 for name in ("num_experts", "hidden", "intermediate")):
         raise PackFileError(f"{path} has a damaged header: a dimension is too large")
@@ -202,8 +202,27 @@ def check_scales(meta: Meta, data: Bytes, layout: dict[str, int]) -> None:
     """PackFileError when a scale is NaN or infinite. Scales lie at the end of each expert."""
     if meta.format == "bf16":
         return
-    kind = np.float16 if meta.format == "int4" else np.float32
     experts = data.reshape(meta.num_experts, layout["expert_bytes"])
     for n, expert in enumerate(experts):
-        if not np.isfinite(expert[layout["up_scale_at"] :].view(kind)).all():
+        if not _finite(meta.format, expert[layout["up_scale_at"] :], layout):
             raise PackFileError(f"a scale of expert {n} is not finite")
+
+
+def _finite(format: str, scales: Bytes, layout: dict[str, int]) -> bool:
+    if format == "mxfp4":
+        return bool((scales != 255).all())
+    if format != "nvfp4":
+        return bool(np.isfinite(scales.view(np.float32 if format == "int8" else np.float16)).all())
+    panels = layout["padded_intermediate"] // 8, layout["padded_hidden"] // 16
+    depths = layout["padded_hidden"], layout["padded_intermediate"]
+    starts = 0, layout["down_scale_at"] - layout["up_scale_at"]
+    return all(
+        _finite_nvfp4(scales[at : at + n * (64 + k)].reshape(n, 64 + k))
+        for n, k, at in zip(panels, depths, starts, strict=True)
+    )
+
+
+def _finite_nvfp4(panels: Bytes) -> bool:
+    """Of each panel 16 float32, then a byte of e4m3 for each row and 16 columns."""
+    rows = np.ascontiguousarray(panels[:, :64]).view(np.float32)
+    return bool(np.isfinite(rows).all() and ((panels[:, 64:] & 127) != 127).all())

@@ -1,5 +1,6 @@
 """Every format becomes packed experts that compute what the format says, to a known error."""
 
+import gguf
 import numpy as np
 import pytest
 from kt_moe import reference
@@ -7,6 +8,10 @@ from kt_moe.formats import (
     Awq,
     Codes,
     FormatError,
+    GgufBlocks,
+    Gptq,
+    MxFp4,
+    NvFp4,
     Plain,
     fp8_blocks,
     fp8_rows,
@@ -19,10 +24,11 @@ from kt_moe.formats import (
     rawint4,
 )
 from kt_moe.formats.floats import to_bf16
+from kt_moe.formats.gguf import BLOCKS
 from kt_moe.formats.load import to_experts
 
 pytestmark = pytest.mark.usefixtures("kernels")
-E, H, I, T, K = 3, 128, 192, 5, 2  # noqa: E741
+E, H, I, T, K = 3, 256, 512, 5, 2  # noqa: E741
 
 
 def awq(weights):
@@ -34,20 +40,58 @@ def awq(weights):
     return Awq(word(k, n // 8), word(k // 32, n // 8), scales)
 
 
+def asymmetric_gptq(weights):
+    packed = gptq(int4(weights, 64))
+    rng = np.random.default_rng(4)
+    zeros = rng.integers(-(2**31), 2**31, (len(packed.scales), weights.shape[0] // 8))
+    return Gptq(packed.qweight, packed.scales, zeros.astype(np.int32))
+
+
+def blocks(kind):
+    quantize = lambda w: gguf.quants.quantize(w, gguf.GGMLQuantizationType[kind])  # noqa: E731
+    return lambda w: GgufBlocks(quantize(w).reshape(-1), kind, w.shape)
+
+
+def random_blocks(kind, halves):
+    """`halves`: where in a block the fp16 scales lie. Types that `gguf` cannot quantise to."""
+
+    def encode(weights):
+        per_block, size = BLOCKS[kind]
+        rng = np.random.default_rng(2)
+        raw = rng.integers(0, 256, (weights.size // per_block, size), dtype=np.uint8)
+        for at in halves:
+            scales = rng.uniform(0.0001, 0.001, len(raw)).astype(np.float16)
+            raw[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
+        return GgufBlocks(raw.reshape(-1), kind, weights.shape)
+
+    return encode
+
+
+EXACT = 1e-7
 FORMATS = {
     "bf16": (lambda w: Plain(to_bf16(w)), "bf16", 0),
     "float32": (Plain, "bf16", 0.003),
     "float64": (lambda w: Plain(w.astype(np.float64)), "bf16", 0.003),
     "int8": (int8, "int8", 1e-6),
-    "int4": (lambda w: int4(w, 64), "int4", 0.02),
-    "rawint4": (lambda w: rawint4(int4(w)), "int4", 0.02),
-    "gptq": (lambda w: gptq(int4(w, 64)), "int4", 0.02),
-    "awq": (awq, "int8", 0.012),
+    "int8 groups": (lambda w: int8(w, 32), "q8_0", 3e-4),
+    "int4": (lambda w: int4(w, 64), "int4", EXACT),
+    "rawint4": (lambda w: rawint4(int4(w)), "int4", EXACT),
+    "gptq": (lambda w: gptq(int4(w, 64)), "int4", EXACT),
+    "gptq with zero points": (asymmetric_gptq, "q4_1", 5e-4),
+    "awq": (awq, "q4_1", 5e-4),
     "fp8 blocks": (fp8_blocks, "int8", 0.01),
     "fp8 rows": (fp8_rows, "int8", 0.01),
-    "mxfp4": (mxfp4, "int8", 0.01),
+    "mxfp4": (mxfp4, "mxfp4", EXACT),
     "mxfp8": (mxfp8, "int8", 0.01),
-    "nvfp4": (nvfp4, "int8", 0.01),
+    "nvfp4": (nvfp4, "nvfp4", EXACT),
+    "Q4_0": (blocks("Q4_0"), "int4", EXACT),
+    "Q4_1": (blocks("Q4_1"), "q4_1", EXACT),
+    "Q8_0": (blocks("Q8_0"), "q8_0", EXACT),
+    "GGUF MXFP4": (blocks("MXFP4"), "mxfp4", EXACT),
+    "Q4_K": (random_blocks("Q4_K", (0, 2)), "q4_1", 4e-4),
+    "IQ4_NL": (random_blocks("IQ4_NL", (0,)), "iq4_nl", EXACT),
+    "IQ4_XS": (random_blocks("IQ4_XS", (0,)), "iq4_nl", 4e-4),
+    "Q5_0": (blocks("Q5_0"), "int8", 0.01),
 }
 
 
@@ -96,7 +140,7 @@ def test_a_wrong_number_of_experts_or_a_wrong_shape_is_refused():
     with pytest.raises(FormatError, match="3 experts came, not 4"):
         to_experts(source, 4, top_k=K)
     gate, up, down = source[2]
-    with pytest.raises(FormatError, match=r"down of expert 2 is \(192, 128\), not \(128, 192\)"):
+    with pytest.raises(FormatError, match=r"down of expert 2 is \(512, 256\), not \(256, 512\)"):
         to_experts([*source[:2], (gate, up, gate)], 3, top_k=K)
     assert down.shape == (H, I)
 
@@ -116,4 +160,42 @@ def test_codes_with_one_scale_for_a_row_keep_four_bits():
     )
     loaded = to_experts([(rows(256, 128), rows(256, 128), rows(128, 256))], 1, top_k=1)
     assert (loaded.experts.format, loaded.experts.group) == ("int4", 128)
-    assert loaded.error < 0.002
+    assert loaded.error == 0
+
+
+def test_a_row_that_the_group_does_not_divide_keeps_its_codes():
+    rng = np.random.default_rng(0)
+    rows = lambda n, k: Codes(  # noqa: E731
+        rng.integers(-8, 8, (n, k)).astype(np.int8), np.full((n, 1), 0.5, np.float32), 4
+    )
+    loaded = to_experts([(rows(72, 200), rows(72, 200), rows(200, 72))], 1, top_k=1)
+    assert (loaded.experts.format, loaded.error) == ("int4", 0)
+
+
+def test_a_smaller_group_than_the_source_has_keeps_the_codes():
+    loaded = to_experts(triples(lambda w: int4(w, 128)), E, top_k=K, target="int4", group=32)
+    assert (loaded.experts.group, loaded.error) == (32, 0)
+
+
+def test_scales_beyond_fp16_are_packed_anew():
+    codes = int4(np.random.default_rng(3).standard_normal((64, 64)))
+    tiny = Codes(codes.values, codes.scales * np.float32(2.0**-30), 4)
+    loaded = to_experts([(tiny, tiny, tiny)], 1, top_k=1)
+    assert loaded.experts.format == "int8" and loaded.error < 0.01
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 60, 180])
+def test_mxfp4_is_exact_at_every_scale(exponent):
+    rng = np.random.default_rng(5)
+    matrix = MxFp4(
+        rng.integers(0, 256, (64, 32), dtype=np.uint8), np.full((64, 2), exponent, np.uint8)
+    )
+    experts = to_experts([(matrix, matrix, matrix)], 1, top_k=1).experts
+    wanted = matrix.decode() if exponent > 1 else np.zeros((64, 64))
+    np.testing.assert_array_equal(experts.dequantised(0)[0], wanted)
+
+
+def test_an_nvfp4_scale_with_a_sign_is_packed_anew():
+    good = nvfp4(np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32))
+    signed = NvFp4(good.weight, good.scale | np.uint8(128), good.whole)
+    assert to_experts([(signed, signed, signed)], 1, top_k=1).experts.format == "int8"

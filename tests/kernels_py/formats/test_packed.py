@@ -67,11 +67,20 @@ def test_gptq_with_act_order_is_refused_by_name():
         Gptq(packed.qweight, packed.scales, None, RNG.permutation(K) // GROUP)
 
 
-def test_asymmetric_gptq_is_refused_by_name():
+@pytest.mark.parametrize("whole", [False, True])
+def test_asymmetric_gptq_takes_zero_points_less_one_or_whole(whole):
     packed = gptq(Codes(VALUES, SCALES, 4))
-    zeros = words(K // GROUP, N // 8, lambda i, j, s: s)
-    with pytest.raises(UnsupportedFormat, match="asymmetric GPTQ"):
-        Gptq(packed.qweight, packed.scales, zeros)
+    zeros = RNG.integers(1, 16, (K // GROUP, N))
+    qzeros = words(K // GROUP, N // 8, lambda i, j, s: int(zeros[i, 8 * j + s]) - (not whole))
+    matrix = Gptq(packed.qweight, packed.scales, qzeros, whole_zeros=whole)
+    expected = (VALUES + 8 - zeros.T.repeat(GROUP, 1)) * SCALES.repeat(GROUP, 1)
+    np.testing.assert_allclose(matrix.decode(), expected, rtol=1e-6)
+
+
+def test_gptq_zero_points_of_another_shape_are_refused():
+    packed = gptq(Codes(VALUES, SCALES, 4))
+    with pytest.raises(FormatError, match=r"qzeros have shape \(1, 2\), not \(2, 2\)"):
+        Gptq(packed.qweight, packed.scales, np.zeros((1, 2), np.int32))
 
 
 def test_nan_scales_and_wrong_shapes_are_refused():

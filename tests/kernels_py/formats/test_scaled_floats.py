@@ -1,6 +1,7 @@
 """FP8, MXFP4, MXFP8 and NVFP4 against torch's float8 dtypes and the `gguf` package."""
 
 import gguf
+import kt_moe
 import numpy as np
 import pytest
 import torch
@@ -73,6 +74,15 @@ def test_mxfp4_decodes_as_the_blocks_of_gguf():
     codes = low_high.reshape(96, 256)
     ours = MxFp4(codes[:, 0::2] | codes[:, 1::2] << 4, parts[:, :, 0].copy())
     np.testing.assert_allclose(ours.decode(), theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "quantize"), [("mxfp4", mxfp4), ("nvfp4", nvfp4)])
+def test_the_kernels_quantise_to_fp4_as_this_does(kernels, name, quantize):
+    """On equal rows: the kernels give every row a factor of nvfp4, the file one to all."""
+    rows = np.ascontiguousarray(WEIGHTS[:1, :64].repeat(64, axis=0))
+    experts = kt_moe.Experts(1, 64, 64, format=name, top_k=1)
+    experts.set_expert(0, rows, rows, rows)
+    np.testing.assert_allclose(experts.dequantised(0)[0], quantize(rows).decode(), rtol=1e-6)
 
 
 def test_nvfp4_multiplies_both_scales():

@@ -7,8 +7,10 @@ the stacks `{layer}.mlp.experts.{gate_up_proj,down_proj}`; `{layer}` with the pr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -151,9 +153,23 @@ def _rawint4(tensors: Tensors, key: str) -> Matrix:
 
 def _gptq(tensors: Tensors, key: str) -> Matrix:
     names = (f"{key}.qzeros", f"{key}.g_idx")
-    extra = [tensors[name] if name in tensors else None for name in names]  # noqa: SIM401
+    zeros, order = (tensors[n] if n in tensors else None for n in names)  # noqa: SIM401
     qweight = _tagged(tensors, f"{key}.qweight", ("I32",))
-    return Gptq(qweight, _floats(tensors, f"{key}.scales"), *extra)
+    scales = _floats(tensors, f"{key}.scales")
+    return Gptq(qweight, scales, zeros, order, _gptq_v2(tensors.where))
+
+
+@cache
+def _gptq_v2(where: Path) -> bool:
+    """Whether the configuration beside the files names the format that stores zero points whole."""
+    folder = where if where.is_dir() else where.parent
+    for name in ("quantize_config.json", "config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_bytes())
+            settings = settings.get("quantization_config", settings)
+            if "checkpoint_format" in settings:
+                return bool(settings["checkpoint_format"] == "gptq_v2")
+    return False
 
 
 def _mxfp4(tensors: Tensors, key: str) -> Matrix:

@@ -1,61 +1,25 @@
 """GGUF block formats → float32 or codes.
 
 Block layouts: https://github.com/ggml-org/ggml (`ggml-common.h`). A block of the K formats covers
-256 weights; scales of 6 bits are spread over 12 bytes. `BLOCKS` also knows the sizes of formats
-that cannot be decoded here, so that their bytes can be counted.
+256 weights; scales of 6 bits are spread over 12 bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from kt_moe.formats.codes import Codes, finite
 from kt_moe.formats.errors import FormatError, UnsupportedFormat
-from kt_moe.formats.floats import E2M1, Bytes, Floats, from_bf16, from_e8m0
+from kt_moe.formats.floats import E2M1, Array, Bytes, Floats, from_bf16, from_e8m0
+from kt_moe.formats.gguf_types import BLOCKS, TYPE_NAMES
+from kt_moe.formats.natively import half, symmetric, with_minima
+from kt_moe.stored import Stored
 
-# code: (name, weights per block, bytes per block)
-_TYPES: dict[int, tuple[str, int, int]] = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    9: ("Q8_1", 32, 40),
-    10: ("Q2_K", 256, 84),
-    11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66),
-    17: ("IQ2_XS", 256, 74),
-    18: ("IQ3_XXS", 256, 98),
-    19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18),
-    21: ("IQ3_S", 256, 110),
-    22: ("IQ2_S", 256, 82),
-    23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1),
-    25: ("I16", 1, 2),
-    26: ("I32", 1, 4),
-    27: ("I64", 1, 8),
-    28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56),
-    30: ("BF16", 1, 2),
-    34: ("TQ1_0", 256, 54),
-    35: ("TQ2_0", 256, 66),
-    39: ("MXFP4", 32, 17),
-    40: ("NVFP4", 64, 36),
-    41: ("Q1_0", 128, 18),
-}
-TYPE_NAMES = {code: name for code, (name, _, _) in _TYPES.items()}
-BLOCKS = {name: (weights, size) for name, weights, size in _TYPES.values()}
-"""Name → (weights per block, bytes per block)."""
+__all__ = ["BLOCKS", "TYPE_NAMES", "GgufBlocks", "dequantize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +46,27 @@ class GgufBlocks:
         out = dequantize(self.raw, self.kind).reshape(self.shape)
         finite(out, "weight")
         return out
+
+    def stored(self) -> Stored | None:
+        """Codes and scales of the 4-bit formats and Q8_0; the scales of K formats are products,
+        rounded to fp16."""
+        codes = self.codes()
+        if codes is not None:
+            return symmetric(codes)
+        if self.kind not in _PARTS:
+            return None
+        n, k = self.shape
+        parts = _PARTS[self.kind](self.raw.reshape(-1, BLOCKS[self.kind][1]))
+        values = np.ascontiguousarray(parts.codes).reshape(n, k)
+        scales = parts.scales.reshape(n, -1)
+        if self.kind == "MXFP4":
+            if (scales == 255).any():
+                return None  # NaN: decode says how many
+            return Stored("mxfp4", 32, values, np.maximum(scales, 1) - np.uint8(1))
+        if parts.minima is not None:
+            return with_minima(values, scales, parts.minima.reshape(n, -1))
+        bits = half(scales)
+        return None if bits is None else Stored("iq4_nl", 32, values, bits)
 
     def codes(self) -> Codes | None:
         """Values and scales of the symmetric formats Q8_0 and Q4_0, None for the others."""
@@ -214,6 +199,50 @@ def _mxfp4(b: Bytes) -> Floats:
     return E2M1[_nibbles(b[:, 1:])] * from_e8m0(b[:, :1])
 
 
+IQ4: Floats = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
+"""Values of the codes of IQ4_NL and IQ4_XS (`kvalues_iq4nl` in ggml)."""
+
+
+class _Parts(NamedTuple):
+    """Codes 0…15, and per 32 of them a scale and where there is one a minimum."""
+
+    codes: Bytes
+    scales: Array
+    minima: Floats | None = None
+
+
+def _iq4_xs_parts(b: Bytes) -> _Parts:
+    high = _planes(b[:, 2:4], 1, 2).reshape(-1, 8)
+    low = np.stack([b[:, 4:8] & 15, b[:, 4:8] >> 4], axis=2).reshape(-1, 8)
+    scale = (low | high << 4).astype(np.float32) - 32
+    return _Parts(_planes(b[:, 8:], 16, 4), _half(b, 0) * scale)
+
+
+def _q4_k_parts(b: Bytes) -> _Parts:
+    scale, low = _scale_min(b[:, 4:16])
+    return _Parts(_planes(b[:, 16:], 32, 4), _half(b, 0) * scale, -_half(b, 2) * low)
+
+
+_PARTS: dict[str, Callable[[Bytes], _Parts]] = {
+    "Q4_1": lambda b: _Parts(_nibbles(b[:, 4:]), _half(b, 0), _half(b, 2)),
+    "Q4_K": _q4_k_parts,
+    "IQ4_NL": lambda b: _Parts(_nibbles(b[:, 2:]), _half(b, 0)),
+    "IQ4_XS": _iq4_xs_parts,
+    "MXFP4": lambda b: _Parts(_nibbles(b[:, 1:]), b[:, :1]),
+}
+
+
+def _iq4(kind: str) -> Callable[[Bytes], Floats]:
+    def decode(b: Bytes) -> Floats:
+        parts = _PARTS[kind](b)
+        scales: Floats = parts.scales.reshape(-1, 1)
+        return IQ4[parts.codes.reshape(len(scales), 32)] * scales
+
+    return decode
+
+
 _DECODERS: dict[str, Callable[[Bytes], Floats]] = {
     "F32": lambda b: b.copy().view(np.float32),
     "F16": lambda b: b.copy().view(np.float16).astype(np.float32),
@@ -230,4 +259,6 @@ _DECODERS: dict[str, Callable[[Bytes], Floats]] = {
     "Q6_K": _q6_k,
     "Q8_K": _q8_k,
     "MXFP4": _mxfp4,
+    "IQ4_NL": _iq4("IQ4_NL"),
+    "IQ4_XS": _iq4("IQ4_XS"),
 }

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from kt_moe.experts import ActName, Experts
-from kt_moe.formats.codes import INT4_GROUPS
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Array
-from kt_moe.formats.matrix import Matrix, Plain, codes_of, relative_error
+from kt_moe.formats.matrix import Matrix, Plain, relative_error
+from kt_moe.formats.natively import stored
+from kt_moe.stored import Stored
 
-Target: TypeAlias = Literal["bf16", "int8", "int4"]
+Target: TypeAlias = str
+"""A format's name, one of `kt_moe._core.formats()`."""
 Triple: TypeAlias = tuple[Matrix, Matrix, Matrix]
+_ANY_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,7 @@ def to_experts(
             shape = shape or triple[0].shape
             experts = _empty(triple, shape, count, top_k, act, target, group)
         _check(triple, experts, seen - 1)
-        weights = [_floats(m) for m in triple]
-        experts.set_expert(seen - 1, *weights)
+        _pack(experts, seen - 1, triple)
         if seen == 1:
             error = _error(experts, triple)
     if experts is None or seen != count:
@@ -63,15 +65,13 @@ def to_experts(
 def nearest(matrix: Matrix) -> tuple[Target, int]:
     """Format and group of the kernels for a matrix in any format.
 
-    4-bit codes with a scale per group stay 4-bit. What the 4-bit grid cannot hold (floating
-    codes, offsets) takes 8 bits, and unquantised weights bf16.
+    Codes that a format of the kernels can hold stay as they are. Other quantised weights take
+    8 bits, and unquantised ones bf16.
     """
-    codes = codes_of(matrix)
-    if codes is not None and codes.bits == 4:
-        fitting = [g for g in INT4_GROUPS if codes.group % g == 0]
-        if fitting:
-            return "int4", max(fitting)
-    return ("bf16" if isinstance(matrix, Plain) else "int8"), INT4_GROUPS[0]
+    native = stored(matrix)
+    if native is not None:
+        return native.format, native.group
+    return ("bf16" if isinstance(matrix, Plain) else "int8"), _ANY_GROUP
 
 
 def _empty(
@@ -86,7 +86,7 @@ def _empty(
     near = [nearest(m) for m in triple]
     kinds = {kind for kind, _ in near}
     format_: Target = target or (near[0][0] if len(kinds) == 1 else "int8")
-    shared = min(g for _, g in near)
+    shared = min(g for _, g in near) if kinds == {format_} else None
     intermediate, hidden = shape
     return Experts(
         count,
@@ -97,6 +97,23 @@ def _empty(
         top_k=top_k,
         act=act,
     )
+
+
+def _pack(experts: Experts, expert: int, triple: Triple) -> None:
+    """Code by code where the three have the experts' format, from their weights otherwise."""
+    native = [_fitting(m, experts) for m in triple]
+    gate, up, down = native
+    if gate is not None and up is not None and down is not None:
+        experts.set_codes(expert, gate, up, down)
+    else:
+        experts.set_expert(expert, *(_floats(m) for m in triple))
+
+
+def _fitting(matrix: Matrix, experts: Experts) -> Stored | None:
+    native = stored(matrix)
+    if native is None or native.format != experts.format:
+        return None
+    return native.with_group(experts.group)
 
 
 def _check(triple: Triple, experts: Experts, expert: int) -> None:

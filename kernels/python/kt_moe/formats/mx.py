@@ -26,6 +26,7 @@ from kt_moe.formats.floats import (
     to_e2m1,
     to_e4m3,
 )
+from kt_moe.stored import Stored
 
 MX_GROUP = 32
 NV_GROUP = 16
@@ -48,6 +49,12 @@ class MxFp4:
 
     def decode(self) -> Floats:
         return _scaled(E2M1[nibbles(self.weight)], from_e8m0(self.scale))
+
+    def stored(self) -> Stored:
+        """The kernels' values are twice those of e2m1, so a scale is half as large. Weights with
+        one of the two smallest scales, below 2^-123, become 0."""
+        codes = nibbles(self.weight)
+        return Stored("mxfp4", MX_GROUP, codes, np.maximum(self.scale, 1) - np.uint8(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,13 @@ class NvFp4:
 
     def decode(self) -> Floats:
         return _scaled(E2M1[nibbles(self.weight)], from_e4m3(self.scale) * np.float32(self.whole))
+
+    def stored(self) -> Stored | None:
+        """The kernels read e4m3 as 2^-8 of its value and e2m1 as twice its value."""
+        rows: Floats = np.full(len(self.weight), self.whole * 128, np.float32)
+        if (self.scale > 127).any() or not np.isfinite(rows).all():
+            return None
+        return Stored("nvfp4", NV_GROUP, nibbles(self.weight), self.scale, None, rows)
 
 
 def mxfp4(weights: Array) -> MxFp4:

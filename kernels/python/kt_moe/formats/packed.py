@@ -17,6 +17,8 @@ import numpy.typing as npt
 from kt_moe.formats.codes import Codes, finite
 from kt_moe.formats.errors import FormatError, UnsupportedFormat
 from kt_moe.formats.floats import Array, Bytes, Floats
+from kt_moe.formats.natively import symmetric, with_minima
+from kt_moe.stored import Stored
 
 AWQ_ORDER = np.array([0, 2, 4, 6, 1, 3, 5, 7])
 _SHIFTS: Array = np.arange(0, 32, 4, dtype=np.uint32)
@@ -48,12 +50,14 @@ class RawInt4:
 
 @dataclass(frozen=True, slots=True)
 class Gptq:
-    """Symmetric, without act-order; other variants raise UnsupportedFormat."""
+    """Without act-order, which raises UnsupportedFormat. No `qzeros`: 8 everywhere, as in GPTQ's
+    symmetric form. `whole_zeros`: zero points as they are, GPTQ v2, otherwise less one."""
 
     qweight: npt.NDArray[np.int32]
     scales: Floats
     qzeros: npt.NDArray[np.int32] | None = None
     g_idx: Array | None = None
+    whole_zeros: bool = False
 
     def __post_init__(self) -> None:
         k, n = self.qweight.shape[0] * 8, self.qweight.shape[1]
@@ -66,20 +70,45 @@ class Gptq:
             raise UnsupportedFormat(
                 "GPTQ with act-order (desc_act: g_idx is permuted) is not supported"
             )
-        if self.qzeros is not None and not _same_zero(self.qzeros):
-            raise UnsupportedFormat("asymmetric GPTQ (sym: false) is not supported")
+        if self.qzeros is not None and self.qzeros.shape != (groups, n // 8):
+            wanted = (groups, n // 8)
+            raise FormatError(f"GPTQ qzeros have shape {self.qzeros.shape}, not {wanted}")
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.qweight.shape[1], self.qweight.shape[0] * 8
 
-    def codes(self) -> Codes:
-        bits = self.qweight.view(np.uint32)[:, None, :] >> _SHIFTS[:, None] & 15
-        values = bits.astype(np.uint8).reshape(self.shape[::-1])
-        return Codes(_centred(values.T.copy()), np.ascontiguousarray(self.scales.T), 4)
+    def codes(self) -> Codes | None:
+        """None when zero points differ from 8."""
+        if self.qzeros is not None and not _same_zero(self.qzeros):
+            return None
+        return Codes(_centred(self._bits()), np.ascontiguousarray(self.scales.T), 4)
+
+    def stored(self) -> Stored | None:
+        codes = self.codes()
+        if codes is not None:
+            return symmetric(codes)
+        return with_minima(self._bits(), self.scales.T, -self._zeros() * self.scales.T)
 
     def decode(self) -> Floats:
-        return self.codes().decode()
+        codes = self.codes()
+        if codes is not None:
+            return codes.decode()
+        finite(self.scales, "scale")
+        return _shifted(self._bits(), self._zeros(), self.scales.T)
+
+    def _bits(self) -> Bytes:
+        """[N, K]"""
+        bits = self.qweight.view(np.uint32)[:, None, :] >> _SHIFTS[:, None] & 15
+        return np.ascontiguousarray(bits.astype(np.uint8).reshape(self.shape[::-1]).T)
+
+    def _zeros(self) -> Floats:
+        """[N, groups]"""
+        if self.qzeros is None:
+            return np.full(self.scales.T.shape, 8, np.float32)
+        fields = self.qzeros.view(np.uint32)[:, :, None] >> _SHIFTS & 15
+        whole = fields.reshape(len(self.qzeros), -1) + (0 if self.whole_zeros else 1)
+        return (whole & 15).T.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +133,16 @@ class Awq:
         return self.qweight.shape[1] * 8, self.qweight.shape[0]
 
     def decode(self) -> Floats:
-        group = self.qweight.shape[0] // len(self.scales)
-        zeros = _awq_columns(self.qzeros).repeat(group, 0).astype(np.float32)
-        weights = (_awq_columns(self.qweight) - zeros) * self.scales.repeat(group, 0)
-        return np.ascontiguousarray(weights.T)
+        return _shifted(*self._parts(), self.scales.T)
+
+    def stored(self) -> Stored | None:
+        bits, zeros = self._parts()
+        return with_minima(bits, self.scales.T, -zeros * self.scales.T)
+
+    def _parts(self) -> tuple[Bytes, Floats]:
+        """Codes [N, K] and zero points [N, groups]."""
+        bits = np.ascontiguousarray(_awq_columns(self.qweight).T)
+        return bits, _awq_columns(self.qzeros).T.astype(np.float32)
 
 
 def rawint4(codes: Codes) -> RawInt4:
@@ -127,6 +162,13 @@ def gptq(codes: Codes) -> Gptq:
 
 def _centred(codes: Bytes) -> npt.NDArray[np.int8]:
     return codes.view(np.int8) - np.int8(8)
+
+
+def _shifted(bits: Bytes, zeros: Floats, scales: Floats) -> Floats:
+    """(code - zero point) · scale, both [N, groups]."""
+    group = bits.shape[1] // scales.shape[1]
+    weights: Floats = (bits - zeros.repeat(group, 1)) * scales.repeat(group, 1)
+    return weights
 
 
 def _same_zero(qzeros: npt.NDArray[np.int32]) -> bool:
