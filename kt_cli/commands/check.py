@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 from kt_cli.commands.cli import Context
 from kt_cli.commands.planned import Planned
 from kt_cli.commands.records import outcomes, save_outcome
-from kt_cli.core.history import Cache, Outcome, compare, expected_now, expected_vram
+from kt_cli.core.history import LATE, Cache, Outcome, compare, expected_now, expected_vram
+from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
+from kt_cli.engines import sglang
 from kt_cli.errors import KtError, NotReadyError
 from kt_cli.ui.plan import comparison
 
@@ -34,6 +37,23 @@ def check(planned: Planned, ctx: Context) -> None:
         "lines": [to_plain(x) for x in lines],
     }
     ctx.out.result("check", data, *comparison(plan.model, outcome.date, lines))
+
+
+def before_servers(machine: Machine, home: Path) -> Machine:
+    """The machine as it was planned for: without what its servers hold on the GPUs."""
+    from kt_cli import runtime
+    from kt_cli.probe.held import gpu_memory
+    from kt_cli.probe.host import Host
+
+    pids = {pid for s in runtime.servers(home) for pid in runtime.processes(s)}
+    return freed(machine, gpu_memory(pids, Host()) or 0 if pids else 0)
+
+
+def freed(machine: Machine, taken: int) -> Machine:
+    """`taken` bytes are free again, spread over the GPUs."""
+    share = taken // max(1, len(machine.gpus))
+    gpus = (replace(g, free=min(g.memory, g.free + share)) for g in machine.gpus)
+    return replace(machine, gpus=tuple(gpus))
 
 
 def remember(planned: Planned, ctx: Context, name: str) -> None:
@@ -65,15 +85,18 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
     alone = usage.load.running == 1
     cache = cache_of(planned, usage.load.kv_used)
     now = held(runtime.processes(server), Host())
+    grows = plan.engine == sglang.NAME
     return Outcome(
         model=plan.model,
         engine=plan.engine,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         expected=expected_now(plan, cache),
-        resident=now.anonymous + now.weights,
+        resident=now.anonymous + (now.shared if grows else now.weights),
         kv_used=usage.load.kv_used,
         vram=now.gpu,
         expected_vram=expected_vram(plan, cache),
+        idle=expected_now(plan, cache, LATE) if grows else None,
+        idle_vram=expected_vram(plan, cache, LATE) if grows else None,
         ready_s=server.ready_s,
         decode=usage.load.tokens_s if alone else None,
         decode_limit=planned.decode_limit,

@@ -53,12 +53,14 @@ def cli(options: PlanOptions, ctx: Context) -> None:
     """Show memory, speed, reasons and the exact command for a model, without loading it."""
     refuse_llama(options)
     machine = machine_for(options, ctx.home)
+    if options.check:
+        from kt_cli.commands.check import before_servers, check
+
+        machine = before_servers(machine, ctx.home)
     asked = wanted(options.run(), ctx, machine, profile=options.profile)
     model = find_model(asked.options.model or "", ctx)
     planned = plan_for(asked.options, ctx, machine, model, asked.said)
     if options.check:
-        from kt_cli.commands.check import check
-
         check(planned, ctx)
         return
     if options.out:

@@ -12,6 +12,8 @@ from kt_cli.core.units import MIB, round_up
 PASSING = ("loading", "libraries", "workspace")
 """Lines of the host's ledger that are no memory of a server at rest: gone once it is loaded, files
 that the kernel may drop, buffers that are given back."""
+LATE = ("CPU scratch", "pinned", "workspace", "prefill slot")
+"""Lines of SGLang's ledger that long prompts fill, and that stay."""
 ENOUGH = 3
 """Measurements before a prediction follows them."""
 
@@ -35,6 +37,9 @@ class Outcome:
     """Tokens/s of one request."""
     decode_limit: float | None = None
     """Tokens/s at which the memory bandwidth would be used up."""
+    idle: int | None = None
+    """As `expected`, before the first long prompt; None where that makes no difference."""
+    idle_vram: int | None = None
     base: int | None = None
     """Part of `expected` that calibration may have moved: the embedded engine's base."""
 
@@ -75,18 +80,22 @@ class Cache:
         return min(size, self.segments * round_up(int(part), page))
 
 
-def expected_now(plan: Plan, cache: Cache | None = None) -> int:
+def expected_now(plan: Plan, cache: Cache | None = None, without: Sequence[str] = ()) -> int:
     """Host memory of a loaded model: cache pages count once they are touched."""
     pools = [p for p in plan.pools if p.name == "RAM" or p.name.startswith("node")]
-    items = (item for pool in pools for item in pool.items if item.name not in PASSING)
+    left_out = (*PASSING, *without)
+    items = (item for pool in pools for item in pool.items if item.name not in left_out)
     return sum(_now(item, plan, cache) for item in items)
 
 
-def expected_vram(plan: Plan, cache: Cache | None = None) -> int | None:
+def expected_vram(
+    plan: Plan, cache: Cache | None = None, without: Sequence[str] = ()
+) -> int | None:
     """GPU memory of a loaded model, where a cache of one piece is taken whole; None without GPU."""
     pools = [p for p in plan.pools if p.name.startswith("GPU")]
     grown = None if cache is None or cache.pooled else cache
-    total = sum(_now(item, plan, grown) for pool in pools for item in pool.items)
+    items = (item for pool in pools for item in pool.items if item.name not in without)
+    total = sum(_now(item, plan, grown) for item in items)
     return total if pools else None
 
 
@@ -106,9 +115,11 @@ def tolerance(size: int, least: int = HOST_LEAST) -> int:
 
 
 def compare(plan: Plan, outcome: Outcome) -> tuple[Line, ...]:
-    lines = [_memory("RAM", outcome.expected, outcome.resident)]
+    low, high = outcome.idle, outcome.expected
+    lines = [_memory("RAM", low, high, outcome.resident, HOST_LEAST)]
     if outcome.vram is not None and outcome.expected_vram is not None:
-        lines.append(_memory("GPU memory", outcome.expected_vram, outcome.vram, GPU_LEAST))
+        low, high = outcome.idle_vram, outcome.expected_vram
+        lines.append(_memory("GPU memory", low, high, outcome.vram, GPU_LEAST))
     speeds = (
         ("decode tok/s", plan.speed.decode, outcome.decode),
         ("load s", plan.speed.load_s, outcome.ready_s),
@@ -117,10 +128,13 @@ def compare(plan: Plan, outcome: Outcome) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _memory(name: str, predicted: int, actual: int, least: int = HOST_LEAST) -> Line:
-    off = (predicted - actual) / actual if actual else None
-    inside = abs(predicted - actual) <= tolerance(actual, least)
-    return Line(name, f"{predicted / 1e6:.0f} MB", f"{actual / 1e6:.0f} MB", off, inside)
+def _memory(name: str, low: int | None, high: int, actual: int, least: int) -> Line:
+    """Between `low`, where there is one, and `high`; the error is that of the nearer end."""
+    nearest = high if low is None else min(max(actual, low), high)
+    off = (nearest - actual) / actual if actual else None
+    inside = abs(nearest - actual) <= tolerance(actual, least)
+    span = "" if low is None or low == high else f"{low / 1e6:.0f}–"
+    return Line(name, f"{span}{high / 1e6:.0f} MB", f"{actual / 1e6:.0f} MB", off, inside)
 
 
 def _range(name: str, range_: Range, actual: float) -> Line:

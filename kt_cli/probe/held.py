@@ -20,8 +20,11 @@ class Held:
     """
 
     anonymous: int
+    """Pages that forked processes share count once."""
     weights: int
     gpu: int | None = None
+    shared: int = 0
+    """Shared memory, pinned buffers of CUDA among it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,20 @@ class Mapping:
 def held(pids: Iterable[int], host: Host) -> Held:
     """Weights that are mapped count whole, for each of their pages is read sooner or later."""
     known = set(pids)
-    found = [mapping for pid in known for mapping in _mappings(host.text(f"/proc/{pid}/smaps"))]
-    weights = sum(m.size for m in found if m.path.endswith(WEIGHTS))
-    return Held(sum(m.anonymous for m in found), weights, gpu_memory(known, host))
+    anonymous = shared = weights = 0
+    for pid in known:
+        maps = list(_mappings(host.text(f"/proc/{pid}/smaps")))
+        rollup = _rollup(host.text(f"/proc/{pid}/smaps_rollup"))
+        anonymous += rollup.get("Pss_Anon", sum(m.anonymous for m in maps))
+        shared += rollup.get("Pss_Shmem", 0)
+        weights += sum(m.size for m in maps if m.path.endswith(WEIGHTS))
+    return Held(anonymous, weights, gpu_memory(known, host), shared)
+
+
+def _rollup(text: str) -> dict[str, int]:
+    """/proc/PID/smaps_rollup, `Key: N kB` (Linux 4.14; the parts of Pss since 5.4)."""
+    lines = (line.partition(":") for line in text.splitlines())
+    return {key: int(rest.split()[0]) * KB for key, _, rest in lines if rest.endswith(" kB")}
 
 
 def _mappings(text: str) -> Iterator[Mapping]:

@@ -2,7 +2,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kt_cli.core.history import Cache, Outcome, calibrated, compare, expected_now
+import pytest
+
+from kt_cli.core.history import (
+    LATE,
+    Cache,
+    Outcome,
+    calibrated,
+    compare,
+    expected_now,
+    expected_vram,
+)
 from kt_cli.core.plan import Plan, Range, Speed
 from kt_cli.core.plan_run import plan_run
 from kt_cli.core.units import MIB
@@ -32,6 +42,30 @@ def test_untouched_cache_is_not_resident() -> None:
     assert whole - empty == cache
 
 
+def test_a_gpus_cache_is_taken_whole_where_it_is_pooled() -> None:
+    options = RunOptions(model="small", device="cuda")
+    made = plan_run(machine(gpus=1), small_model(), options, FACTS)
+    (gpu,) = (p for p in made.pools if p.name == "GPU0")
+    cache = next(i.bytes for i in gpu.items if i.name == "KV cache")
+    assert expected_vram(made, Cache(0)) == gpu.used
+    assert expected_vram(made, Cache(0, pooled=False)) == gpu.used - cache
+    assert expected_vram(plan()) is None
+
+
+def test_files_and_what_is_given_back_are_no_memory_of_a_server_at_rest() -> None:
+    (pool,) = plan().pools
+    passing = {i.name: i.bytes for i in pool.items if i.name in ("libraries", "workspace")}
+    assert len(passing) == 2
+    assert expected_now(plan()) == pool.used - sum(passing.values())
+
+
+def test_a_gpu_may_be_off_by_256_mib() -> None:
+    seen = replace(outcome(2_000_000_000), vram=1_000_000_000)
+    for missing, inside in ((250 * MIB, True), (260 * MIB, False)):
+        _, line, *_ = compare(plan(), replace(seen, expected_vram=1_000_000_000 - missing))
+        assert line.inside is inside
+
+
 def test_huge_pages_are_touched_whole() -> None:
     size, tokens = 180 * 4 * MIB, 32768
     small = Cache(1, segments=180).touched(size, tokens)
@@ -44,6 +78,25 @@ def test_three_hundredths_or_150_mb_are_inside() -> None:
     (inside,) = compare(plan(), outcome(2_140_000_000))
     (outside,) = compare(plan(), outcome(2_160_000_000))
     assert (inside.inside, outside.inside) == (True, False)
+
+
+def test_what_long_prompts_fill_may_be_filled_or_not() -> None:
+    seen = replace(outcome(3_000_000_000), expected=5_000_000_000, idle=2_900_000_000)
+    for resident, off, inside in ((2_000, 0.45, False), (4_000, 0, True), (5_100, -0.0196, True)):
+        (line,) = compare(plan(), replace(seen, resident=resident * 10**6))
+        assert line.off == pytest.approx(off, abs=0.001)
+        assert (line.inside, line.predicted) == (inside, "2900–5000 MB")
+
+
+def test_sglangs_buffers_for_long_prompts_come_late() -> None:
+    options = RunOptions(model="small", engine="sglang", kt_method="BF16", gpu_experts=1)
+    made = plan_run(machine(gpus=1), small_model(), options, FACTS)
+    late = {i.name: i.bytes for p in made.pools for i in p.items if i.name in LATE}
+    assert late.keys() == set(LATE)
+    host = late["CPU scratch"] + late["pinned"]
+    assert expected_now(made) - expected_now(made, without=LATE) == host
+    whole, idle = expected_vram(made), expected_vram(made, without=LATE)
+    assert whole and idle and whole - idle == late["workspace"] + late["prefill slot"]
 
 
 def test_speed_outside_the_range_is_said() -> None:

@@ -71,6 +71,25 @@ def test_own_memory_of_every_process_counts_and_program_files_do_not(host) -> No
     assert two.anonymous == 2 * one.anonymous
 
 
+ROLLUP = """\
+5600-7fff0000 ---p 00000000 00:00 0                      [rollup]
+Rss:                4340 kB
+Pss:                1200 kB
+Pss_Dirty:            30 kB
+Pss_Anon:           1100 kB
+Pss_File:             60 kB
+Pss_Shmem:            40 kB
+Anonymous:          4050 kB
+"""
+
+
+def test_pages_that_forked_processes_share_count_once(host, tmp_path: Path) -> None:
+    (tmp_path / "proc/7/smaps_rollup").write_text(ROLLUP)
+    found = held([7], host(nvml()))
+    assert (found.anonymous, found.shared) == (1100 * 1024, 40 * 1024)
+    assert found.weights == 1000 * 1024
+
+
 def test_mapped_weights_count_whole_though_few_pages_are_read_yet(host) -> None:
     assert held([7], host(nvml())).weights == 1000 * 1024
 
