@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import typer
+
 from kt_cli.commands.attach import Served, serve
 from kt_cli.commands.check import remember
 from kt_cli.commands.cli import Context, takes
@@ -77,6 +79,8 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
     spec = launch(planned, ctx.home, ctx.extra, with_key=key is not None)
     if options.dry_run:
         _show_command(spec, planned, ctx)
+        if not (planned.plan.fits or planned.options.force):
+            raise typer.Exit(DoesNotFitError.exit_code)
     else:
         _require_fit(planned.plan, planned.options.force)
         _fetch(planned, model, ctx)

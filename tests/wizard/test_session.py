@@ -190,3 +190,9 @@ def test_gpus_with_the_same_lines_are_explained_once(tmp_path: Path) -> None:
     ran = kt(tmp_path, "plan", "k2-thinking", "--on", "8xl20+6454s", "--explain")
     heads = [line for line in ran.stdout.splitlines() if line.startswith("GPU")]
     assert heads == ["GPU0 NVIDIA L20", "GPU1 to GPU7 NVIDIA L20"]
+
+
+def test_a_dry_run_of_what_does_not_fit_ends_as_its_plan_does(tmp_path: Path) -> None:
+    asked = ("run", "k2", "--engine", "embedded", "--dry-run")
+    assert kt(tmp_path, *asked).returncode == 5
+    assert kt(tmp_path, *asked, "--force").returncode == 0
