@@ -29,12 +29,15 @@ class Fit:
     local: bool = False
     short: str = ""
     fix: str = ""
+    flag: str = ""
+    """A flag with which it runs, empty where no single one is enough."""
     warnings: tuple[str, ...] = ()
 
 
 def fit_of(model: Model, plan: Plan, family: str) -> Fit:
     errors = [p for p in plan.problems if p.severity == "error"]
     fixes = [f for p in errors for f in p.fixes]
+    cures = [f for f in fixes if f.flag and f.effect == "fits" and len(errors) == 1]
     return Fit(
         model=model.name,
         family=family,
@@ -51,7 +54,8 @@ def fit_of(model: Model, plan: Plan, family: str) -> Fit:
         gpus=sum(p.name.startswith("GPU") for p in plan.pools),
         local=bool(model.path),
         short=errors[0].what if errors else "",
-        fix=f"{fixes[0].action}" if fixes else "",
+        fix=(cures or fixes)[0].action if fixes else "",
+        flag=cures[0].flag if cures else "",
         warnings=tuple(p.what for p in plan.problems if p.severity == "warning"),
     )
 

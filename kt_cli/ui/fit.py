@@ -22,6 +22,8 @@ def fit_table(rows: Sequence[Fit], machine: str) -> list[RenderableType]:
     lines = _table(HEAD, rows, _cells, machine)
     count = sum(r.runs for r in rows)
     lines += ["", f"{count} of {len(rows)} run; speeds in tokens/s; `kt plan MODEL` tells why"]
+    if any(r.flag for r in rows):
+        lines.append("a flag after `;` makes it fit")
     return lines + _starred(rows)
 
 
@@ -78,4 +80,5 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _not(row: Fit, width: int) -> str:
     reason = row.short.replace(f"{row.model} ", "")
-    return f"{row.model:<{width}} no: {reason}"
+    cure = f"; {row.flag}" if row.flag else ""
+    return f"{row.model:<{width}} no: {reason}{cure}"

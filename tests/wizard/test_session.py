@@ -168,6 +168,14 @@ def test_fit_for_fine_tuning_tells_what_each_side_needs(tmp_path: Path) -> None:
     assert "needs an NVIDIA GPU" in ran.stdout
 
 
+def test_fit_names_a_flag_that_is_enough(tmp_path: Path) -> None:
+    asked = ("fit", "qwen3.5-35b", *LAPTOP, "--ram", "64G")
+    row = result(tmp_path, *asked)["models"][0]
+    assert (row["runs"], row["flag"]) == (False, "--kt-method INT8")
+    assert "; --kt-method INT8" in kt(tmp_path, *asked).stdout
+    assert kt(tmp_path, "plan", *asked[1:], *row["flag"].split()).returncode == 0
+
+
 def test_fit_as_csv_has_a_line_for_each_model(tmp_path: Path) -> None:
     lines = kt(tmp_path, "fit", *LAPTOP, "--csv").stdout.splitlines()
     assert lines[0].startswith("model,runs,engine")
