@@ -15,7 +15,7 @@ import yaml
 
 from kt_cli.catalog.describe import from_config
 from kt_cli.core.hints import Hints, Variant
-from kt_cli.core.model import Model
+from kt_cli.core.model import Model, Quantization
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.errors import KtError
 
@@ -29,6 +29,9 @@ VARIANT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "awq": {"quant_method": "awq", "bits": 4, "group_size": 128},
     "nvfp4": {"quant_method": "modelopt", "quant_algo": "NVFP4"},
 }
+
+GGUF_BITS: Mapping[str, float] = {"Q4_K_M": 4.85}
+"""Bits a weight, the mean of llama.cpp's mixture: DeepSeek-R1's files are 404 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +88,45 @@ def _files(folder: Path | None) -> list[Path]:
 def preset_model(preset: Preset, variant: Variant | None = None) -> Model:
     """Sizes computed from the geometry. Raises KtError for a variant whose size is not known."""
     config, repo = dict(preset.config), preset.repo
+    if variant and variant.method == "gguf":
+        return _as_gguf(preset, variant)
     if variant:
         if variant.method not in VARIANT_CONFIGS:
-            raise KtError(
-                f"the size of {preset.name} as {variant.name} is not known",
-                f"it depends on the files of {variant.repo}",
-                f"download it with `kt model download {variant.repo}` and give its folder",
-            )
+            raise _unknown_size(preset, variant)
         config["quantization_config"] = dict(VARIANT_CONFIGS[variant.method])
         repo = variant.repo
     name = f"{preset.name}-{variant.name}" if variant else preset.name
     model = from_config(config, name)
     return replace(model, repo=repo, notes=(*model.notes, *preset.notes))
+
+
+def _as_gguf(preset: Preset, variant: Variant) -> Model:
+    """Every weight at the mean width of the mixture; drafts and towers are files of their own."""
+    bits = GGUF_BITS.get(variant.name)
+    if bits is None:
+        raise _unknown_size(preset, variant)
+    plain = {k: v for k, v in preset.config.items() if k != "quantization_config"}
+    text = plain.get("text_config")
+    if text:
+        plain["text_config"] = {k: v for k, v in text.items() if k != "quantization_config"}
+    model = from_config(plain, f"{preset.name}-{variant.name}")
+    counts = {k: n for k, n in model.parameters.items() if k not in ("draft", "vision")}
+    return replace(
+        model,
+        repo=variant.repo,
+        bytes={k: int(n * bits / 8) for k, n in counts.items()},
+        parameters=counts,
+        quantization=Quantization("gguf", round(bits), 0, variant.name),
+        notes=(*model.notes, *preset.notes),
+    )
+
+
+def _unknown_size(preset: Preset, variant: Variant) -> KtError:
+    return KtError(
+        f"the size of {preset.name} as {variant.name} is not known",
+        f"it depends on the files of {variant.repo}",
+        f"fetch it with `kt model pull {variant.repo}` and give its folder",
+    )
 
 
 def _read(file: Path) -> tuple[Preset, ...]:

@@ -89,6 +89,12 @@ def _methods(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     able = [m for m in usable(model, machine, case.facts)]
     fixes = tuple(Fix(m.name, m.caveat or "possible", f"--kt-method {m.name}") for m in able)
     method = case.method(choice.method)
+    if method is None and model.quantization.method == "gguf":
+        flags = "--kt-method LLAMAFILE --weights-path FOLDER"
+        beside = Fix("the original checkpoint, with the experts of this one", "possible", flags)
+        why = "SGLang reads a GGUF for the experts only, beside the original checkpoint"
+        yield Problem(f"{model.name} is a GGUF", why, fixes=(beside,))
+        return
     if method is None:
         named = choice.method or f"for {model.quantization.method} checkpoints"
         yield Problem(

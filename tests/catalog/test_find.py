@@ -21,7 +21,7 @@ models:
   config: %(config)s
   variants:
   - {name: FP8, method: fp8, repo: org/Big-V3-FP8, source: a card}
-  - {name: Q4_K_M, method: gguf, repo: org/Big-V3-GGUF, source: a card}
+  - {name: IQ2_XXS, method: gguf, repo: org/Big-V3-GGUF, source: a card}
   notes: [a caveat]
 - name: Big-V3-Next
   aliases: [big-v3, big]
@@ -88,7 +88,7 @@ def test_an_alias_that_could_mean_two_models_says_what_it_means(home, presets):
 
 def test_a_variant_of_unknown_size_names_its_repository(home, presets):
     with pytest.raises(KtError, match="is not known") as caught:
-        catalog.find("Big-V3:q4_k_m", home, presets)
+        catalog.find("Big-V3:iq2_xxs", home, presets)
     assert "org/Big-V3-GGUF" in caught.value.fix
 
 

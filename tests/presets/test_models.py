@@ -160,3 +160,18 @@ def test_vision_towers_are_counted_and_stay_in_the_models_type(name: str) -> Non
     model = preset_model(next(p for p in load_presets() if p.name == name))
     assert model.parameters["vision"] / 1e6 == pytest.approx(TOWERS[name], rel=2e-3)
     assert model.bytes["vision"] == 2 * model.parameters["vision"]
+
+
+@pytest.mark.parametrize(
+    ("name", "gb"),
+    [("DeepSeek-R1", 404), ("Kimi-K2-Instruct", 621), ("Qwen3-30B-A3B", 18.6),
+     ("Qwen3-235B-A22B", 142), ("Mixtral-8x7B", 26.4)],
+)  # fmt: skip
+def test_a_gguf_is_as_large_as_its_published_files(name: str, gb: float) -> None:
+    """Mixtral's is of an older mixture."""
+    preset = PRESETS[name]
+    model = preset_model(preset, preset.variant("Q4_K_M"))
+    assert model.total_bytes / 1e9 == pytest.approx(
+        gb, rel=0.08 if name == "Mixtral-8x7B" else 0.01
+    )
+    assert model.quantization.method == "gguf"
