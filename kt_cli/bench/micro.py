@@ -16,7 +16,7 @@ PEERS = ("kt-kernel", "torch")
 PEAKS: Mapping[str, tuple[str, ...]] = {
     "bf16": ("fma", "bf16", "amx-bf16"),
     "int8": ("fma", "int8", "amx-int8"),
-    "int4": ("fma", "int8", "amx-int8"),
+    "int4": ("fma", "int8", "int4", "amx-int8"),
 }
 """Kinds of peak that a format's products may use; the fastest one is its limit."""
 

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from kt_moe._native import core
 
-PeakKind = Literal["fma", "int8", "bf16", "amx-int8", "amx-bf16"]
-KINDS: tuple[PeakKind, ...] = ("fma", "int8", "bf16", "amx-int8", "amx-bf16")
+PeakKind = Literal["fma", "int8", "bf16", "amx-int8", "amx-bf16", "int4"]
+KINDS: tuple[PeakKind, ...] = ("fma", "int8", "bf16", "amx-int8", "amx-bf16", "int4")
 
 
 def bandwidth(threads: int, *, size: int = 1 << 30, seconds: float = 0.5) -> float:

@@ -175,7 +175,7 @@ struct Kernels {
   void (*axpy)(float* out, const float* x, float w, int n);  // n a multiple of 16
   float (*dot)(const float* x, const float* y, int n);
   bool (*pack[kProducts])(const PackArgs*);  // false for a value that is not finite
-  // Peak loops return the operations done; kind: 0 fma, 1 int8 dot, 2 bf16 dot, 3/4 tiles.
+  // Peak loops return the operations done; kind: 0 fma, 1 int8 dot, 2 bf16 dot, 3/4 tiles, 5 int4 dot.
   double (*peak)(int kind, long rounds);
   uint64_t (*read)(const char* p, size_t bytes);
 };

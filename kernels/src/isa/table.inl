@@ -4,8 +4,9 @@ namespace {
 
 double peak_vector(int kind, long rounds) {
   if (kind == 0) return peak_fma(rounds);
-  if (kind == 1) return peak_int8(rounds);
-  return kind == 2 ? peak_bf16(rounds) : 0;
+  if (kind == 1) return peak_dot<DotU8>(rounds);
+  if (kind == 2) return peak_bf16(rounds);
+  return kind == 5 ? peak_dot<DotU<8, 15>>(rounds) : 0;
 }
 
 template <class W>

@@ -217,7 +217,7 @@ double peak_tiles(bool int8, long rounds) {
 }
 
 double peak_with_tiles(int kind, long rounds) {
-  return kind < 3 ? peak_vector(kind, rounds) : peak_tiles(kind == 3, rounds);
+  return kind == 3 || kind == 4 ? peak_tiles(kind == 3, rounds) : peak_vector(kind, rounds);
 }
 
 }  // namespace

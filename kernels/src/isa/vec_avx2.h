@@ -198,6 +198,21 @@ KT_INLINE void turn_lines(const char* src, char* dst) {
     for (int g = 0; g < 2; ++g) turn_square(src + g * 256 + h * 32, dst + h * 256 + g * 32);
 }
 
+// Changed for all the compiler knows, so that it neither merges nor moves what was computed.
+template <class T>
+KT_INLINE void opaque(T& x) { __asm__ volatile("" : "+x"(x.a), "+x"(x.b)); }
+
+struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does with bytes
+  using Acc = Vi;
+  static KT_INLINE __m256i x(const char* p) { return bcast4(p); }
+  static KT_INLINE Acc init(int) { return vi_zero(); }
+  static KT_INLINE __m256i one(__m256i acc, __m256i w, __m256i x) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+  }
+  static KT_INLINE Acc dot(Acc s, Line w, __m256i x) { return {one(s.a, w.a, x), one(s.b, w.b, x)}; }
+  static KT_INLINE Vi done(Acc s, int) { return s; }
+};
+
 struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
   static constexpr int kDepth = 1 << 16;
   using Acc = Vi;
@@ -226,8 +241,10 @@ struct DotU {  // sums in 16 bits
   static KT_INLINE Line w(Line v) { return v; }
   static KT_INLINE Acc init(int) { return vi_zero(); }
   static KT_INLINE Acc dot(Acc s, Line w, X x) {
-    return {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x.v)),
-            _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x.v))};
+    s = {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x.v)),
+         _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x.v))};
+    opaque(s);  // else the compiler takes up the next lines first and runs out of registers
+    return s;
   }
   static KT_INLINE Vi done(Acc s, int sum) {
     const __m256i ones = _mm256_set1_epi16(1), off = _mm256_set1_epi32(Offset * sum);

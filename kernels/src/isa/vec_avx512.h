@@ -150,6 +150,24 @@ KT_INLINE void turn_lines(const char* src, char* dst) {
   }
 }
 
+// Changed for all the compiler knows, so that it neither merges nor moves what was computed.
+template <class T>
+KT_INLINE void opaque(T& x) { __asm__ volatile("" : "+v"(x)); }
+
+struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does with bytes
+  using Acc = __m512i;
+  static KT_INLINE __m512i x(const char* p) { return bcast4(p); }
+  static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
+  static KT_INLINE Acc dot(Acc a, Line w, __m512i x) {
+#ifdef __AVX512VNNI__
+    return _mm512_dpbusd_epi32(a, w, x);
+#else
+    return _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)));
+#endif
+  }
+  static KT_INLINE Vi done(Acc a, int) { return a; }
+};
+
 #ifdef __AVX512VNNI__
 struct DotS8 {  // weights moved to unsigned, the offset taken off by the activations' sum
   static constexpr int kDepth = 1 << 16;
