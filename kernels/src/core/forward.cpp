@@ -87,23 +87,40 @@ void gate_up(const Layer& s, int unit, int thread) {
   });
 }
 
+GemmArgs down_args(const Layer& s, const Touched& e, int unit) {
+  const Layout& l = s.l;
+  const size_t first = size_t(unit) * s.down_panels;
+  const char* expert = s.w.expert(e.expert);
+  GemmArgs g = {};
+  g.k = l.intermediate;
+  g.w = expert + l.down_at + l.down_panel * first;
+  g.w_stride = l.down_panel;
+  g.w_scale = expert + l.down_scale_at + l.down_scale * first;
+  g.w_scale_stride = l.down_scale;
+  g.w_group = l.group;
+  g.panels = s.down_panels;
+  return g;
+}
+
+// The hardware runs ahead within a panel, but not to those of another expert.
+void fetch_heads(const GemmArgs& g) {
+  for (int p = 0; p < g.panels; ++p) {
+    __builtin_prefetch(g.w_scale + p * g.w_scale_stride);
+    for (int line = 0; line < 4; ++line) __builtin_prefetch(g.w + p * g.w_stride + line * 64);
+  }
+}
+
 // A slice of the output for all tokens: every expert adds its part, so no two threads meet.
 void down(const Layer& s, int unit, int thread) {
   const Layout& l = s.l;
   const ThreadScratch t = scratch_of(s, thread);
-  const int width = kDownPanels * 16, first = unit * width;
+  const int width = s.down_panels * 16, first = unit * width;
   std::fill(t.out, t.out + size_t(s.tokens) * width, 0.0f);
-  for (const Touched& e : s.routing.touched) {
-    const char* expert = s.w.expert(e.expert);
-    GemmArgs g = {};
-    g.k = l.intermediate;
-    g.w = expert + l.down_at + l.down_panel * size_t(unit * kDownPanels);
-    g.w_stride = l.down_panel;
-    g.w_scale = expert + l.down_scale_at + l.down_scale * size_t(unit * kDownPanels);
-    g.w_scale_stride = l.down_scale;
-    g.w_group = l.group;
-    g.panels = kDownPanels;
-    each_block(s, e, s.h, false, g, t, [&](int, const Block& b, const float* c) {
+  const auto& touched = s.routing.touched;
+  for (size_t i = 0; i < touched.size(); ++i) {
+    if (i + 1 < touched.size()) fetch_heads(down_args(s, touched[i + 1], unit));
+    const GemmArgs g = down_args(s, touched[i], unit);
+    each_block(s, touched[i], s.h, false, g, t, [&](int, const Block& b, const float* c) {
       for (int row = 0; row < b.rows; ++row) {
         const size_t pair = size_t(b.first + row);
         s.kernels.axpy(t.out + size_t(s.routing.token[pair]) * width, c + row * width,
@@ -134,6 +151,11 @@ int choose_pairs_of_panels(const Layer& s, int threads) {
   return many && wide_units >= size_t(threads) * 4 ? 4 : 2;
 }
 
+// Two where four would leave the threads only a few units each, so that a slow one holds up the rest.
+int choose_down_panels(const Layer& s, int threads) {
+  return s.l.hidden / 64 < threads * 4 ? 2 : kDownPanels;
+}
+
 ActKind act_kind(const Layer& s) {
   if (s.l.format->ints()) return ActKind::s8;
   return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
@@ -160,6 +182,7 @@ void run_layer(Layer& s, Buffers& buffers) {
   Pool& workers = pool();
   s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
   s.pairs_of_panels = choose_pairs_of_panels(s, workers.threads());
+  s.down_panels = choose_down_panels(s, workers.threads());
   s.x = make_acts(s, s.l.hidden, 128, buffers.x, buffers.x_scale, buffers.x_sum);
   // h is quantised by the unit that made it, so its groups are no wider than a unit.
   s.h = make_acts(s, s.l.intermediate, s.pairs_of_panels * 16, buffers.h, buffers.h_scale, buffers.h_sum);
@@ -169,7 +192,7 @@ void run_layer(Layer& s, Buffers& buffers) {
   if (s.one_token && blocks) pack_x(s, 0, 0);
   workers.run({run_unit, &s, 3,
                {s.one_token ? 0 : blocks, touched * (s.l.intermediate / 16 / s.pairs_of_panels),
-                s.l.hidden / 16 / kDownPanels},
+                s.l.hidden / 16 / s.down_panels},
                s.call.seconds});
 }
 
@@ -199,7 +222,7 @@ void forward(const Weights& w, const Call& call, const Kernels& kernels) {
       forward_tiled(w, call, kernels, b.routing, first, n, b.tiled);
       continue;
     }
-    Layer s = {w, w.layout(), call, kernels, b.routing, false, first, n, 2, {}, {}, nullptr, 0};
+    Layer s = {w, w.layout(), call, kernels, b.routing, false, first, n, 2, kDownPanels, {}, {}, nullptr, 0};
     run_layer(s, b);
   }
 }

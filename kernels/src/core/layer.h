@@ -38,6 +38,7 @@ struct Layer {
   bool one_token;     // all blocks share the only row of x
   int first_token, tokens;
   int pairs_of_panels;  // gate/up panel pairs a unit
+  int down_panels;      // of a unit, at most kDownPanels
   Acts x, h;
   char* scratch;      // per thread
   size_t scratch_bytes;

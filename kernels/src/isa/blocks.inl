@@ -20,6 +20,7 @@ template <class Body>
 struct Blocks {
   static constexpr Block wide[3] = {nullptr, Body::template run<1, 4>,
                                     Body::template run<2, kPanelsTwoRows>};
+  static constexpr Block pair[3] = {nullptr, Body::template run<1, 2>, Body::template run<2, 2>};
   static constexpr Block narrow[9] = {
       nullptr,
       narrow_block<Body, 1>(), narrow_block<Body, 2>(), narrow_block<Body, 3>(),
@@ -42,8 +43,9 @@ constexpr int kDepthStep = 512;
 template <class Body>
 void walk(const GemmArgs& g) {
   if (g.m <= 2) {
-    const int step = g.m == 1 ? 4 : kPanelsTwoRows;
-    for (int p = 0; p < g.panels; p += step) Blocks<Body>::wide[g.m](g, 0, p);
+    const int wide = g.m == 1 ? 4 : kPanelsTwoRows, step = g.panels < wide ? 2 : wide;
+    const Block block = (step == wide ? Blocks<Body>::wide : Blocks<Body>::pair)[g.m];
+    for (int p = 0; p < g.panels; p += step) block(g, 0, p);
     return;
   }
   for (int k = 0; k < g.k; k += kDepthStep) {
