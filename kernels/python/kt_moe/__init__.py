@@ -6,7 +6,7 @@ it can be used here and `why` says why not.
 
 from typing import TYPE_CHECKING, Any
 
-from kt_moe import limits
+from kt_moe import limits, tuning
 from kt_moe._native import IsaError, KernelsUnavailable, available, why
 from kt_moe.cpu import CpuInfo, cpu_info, set_threads, threads, use_isa
 from kt_moe.experts import Experts
@@ -31,6 +31,7 @@ __all__ = [
     "limits",
     "set_threads",
     "threads",
+    "tuning",
     "use_isa",
     "why",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kt_moe import packfile
+from kt_moe import packfile, tuning
 from kt_moe._native import core
 from kt_moe.arrays import Array, plain, uninitialised
 from kt_moe.host_call import HostCall
@@ -82,6 +82,7 @@ class Experts(Trainable):
         )
 
     def _adopt(self, packed: Any, meta: packfile.Meta) -> None:
+        tuning.load_once()
         self._packed = packed
         self._meta = meta
         self._pending: list[tuple[int, tuple[Array, ...]]] = []
@@ -193,6 +194,7 @@ class Experts(Trainable):
         x = plain(x)
         out = uninitialised(x) if out is None else out
         self._packed.forward(x, ids, plain(weights), mask, out)
+        tuning.keep()
         return out
 
     def submit(
@@ -226,6 +228,7 @@ class Experts(Trainable):
                 core().wait(ticket)
             except (ValueError, RuntimeError, MemoryError) as error:
                 errors.append(error)
+        tuning.keep()
         if errors:
             raise errors[0]
 

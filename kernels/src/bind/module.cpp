@@ -1,10 +1,12 @@
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -257,6 +259,24 @@ nb::dict layout_dict(const Experts& e) {
   return d;
 }
 
+// product, hidden, intermediate, threads, crowding, depth, panels, blocks, fetch; seconds
+using CutRow = std::pair<std::array<int, 9>, double>;
+
+std::vector<CutRow> cut_rows() {
+  std::vector<CutRow> rows;
+  for (const CutRecord& r : cut_records())
+    rows.push_back({{r.product, r.hidden, r.intermediate, r.threads, r.crowding, r.cut.depth, r.cut.panels,
+                     r.cut.blocks, r.cut.fetch}, r.best});
+  return rows;
+}
+
+void adopt_cut_rows(const std::vector<CutRow>& rows) {
+  std::vector<CutRecord> records;
+  for (const auto& [n, best] : rows)
+    records.push_back({n[0], n[1], n[2], n[3], n[4], {n[5], n[6], n[7], n[8] != 0}, best});
+  adopt_cuts(records);
+}
+
 void bind_cpu(nb::module_& m) {
   nb::exception<IsaError>(m, "IsaError", PyExc_RuntimeError);
   nb::exception<FormatError>(m, "FormatError", PyExc_ValueError);
@@ -281,6 +301,10 @@ void bind_cpu(nb::module_& m) {
     const Cut c = last_cut();
     return std::vector<int>{c.depth, c.panels, c.blocks, c.fetch};
   });
+  m.def("cut_records", &cut_rows);
+  m.def("adopt_cuts", &adopt_cut_rows);
+  m.def("newly_settled_cuts", &newly_settled_cuts);
+  m.def("tried_a_cut", &tried_a_cut);
   m.def("formats", &format_names);
   m.def("groups", [](const std::string& name) {
     const Format* f = find_format(name);

@@ -1,6 +1,7 @@
 // How a tile product is cut for the caches, and which cut is best here: found by trying.
 #pragma once
 #include <cstddef>
+#include <vector>
 
 namespace kt {
 
@@ -32,6 +33,20 @@ class CutChoice {
   Cut cut_;
   int candidate_;  // -1: pinned
 };
+
+// What trying has found about a cut for a kind of call: kept from process to process by Python.
+struct CutRecord {
+  int product, hidden, intermediate, threads, crowding;
+  Cut cut;
+  double best;  // seconds for a block
+};
+
+// Of the kinds whose trials are over.
+std::vector<CutRecord> cut_records();
+// A kind that has a record for every cut of today is not tried again.
+void adopt_cuts(const std::vector<CutRecord>& records);
+int newly_settled_cuts();  // kinds, since the last time it was asked
+bool tried_a_cut();        // rather than taking the best one, since the last time it was asked
 
 void pin_cut(const Cut* cut);  // null: choose again by trying
 Cut last_cut();
