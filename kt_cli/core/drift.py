@@ -64,13 +64,16 @@ def check_drift(
     now = fingerprint(machine, model, options or RunOptions())
     if not now["options"]:
         now["options"] = plan.fingerprint.get("options", "")
-    return tuple(
-        f"{name} was {plan.fingerprint.get(name, 'unknown')}, is {value}"
-        if name not in ("model", "instruction sets")
-        else f"the {name} changed"
-        for name, value in now.items()
-        if plan.fingerprint.get(name) != value
-    )
+    before = plan.fingerprint
+    changed = (name for name, value in now.items() if before.get(name) != value)
+    return tuple(_told(name, before.get(name), now[name]) for name in changed)
+
+
+def _told(name: str, before: str | None, now: str) -> str:
+    if name in ("model", "instruction sets"):
+        return f"the {name} changed"
+    was, is_ = ("were", "are") if name.endswith("s") else ("was", "is")
+    return f"{name} {was} {before or 'none'}, {is_} {now or 'none'}"
 
 
 # JSON

@@ -120,7 +120,7 @@ def test_a_plan_of_another_machine_is_refused_with_what_differs(tmp_path: Path) 
 def test_a_plan_does_not_bend_to_other_flags(tmp_path: Path) -> None:
     ran = kt(tmp_path, "run", "--plan", str(planned(tmp_path)), "--dry-run", "-c", "2k")
     assert ran.returncode == 2
-    assert "options was --ctx-size 1024, is --ctx-size 2048" in ran.stderr
+    assert "options were --ctx-size 1024, are --ctx-size 2048" in ran.stderr
 
 
 def test_a_missing_plan_is_not_found(tmp_path: Path) -> None:
