@@ -18,19 +18,19 @@ constexpr long kSpin = 1000000, kShortestNap = 50000, kLongestNap = 20000000, kN
 
 class Mailboxes {
  public:
-  Mailboxes() : region_(sizeof(MailboxWords)), words_(new (region_.data()) MailboxWords) {
+  Mailboxes() : region_(sizeof(MailboxWords) * kMailboxes), words_(new (region_.data()) MailboxWords[kMailboxes]) {
     for (int i = kMailboxes; i-- > 0;) free_.push_back(i);
   }
 
-  MailboxWords& words() { return *words_; }
+  MailboxWords* words() { return words_; }
 
   int add(HostCall& call) {
     std::lock_guard<std::mutex> hold(lock_);
     if (free_.empty()) throw std::runtime_error("all " + std::to_string(kMailboxes) + " mailboxes are taken");
     const int at = free_.back();
     free_.pop_back();
-    words_->request[at].store(0);
-    words_->answer[at].store(1);
+    words_[at].request.store(0);
+    words_[at].answer.store(1);
     calls_[at] = &call;
     end_.store(std::max(end_.load(), at + 1));
     if (!started_) std::thread([this] { serve(); }).detach();
@@ -54,7 +54,7 @@ class Mailboxes {
   bool serve_next() {
     const int end = end_.load(std::memory_order_acquire);
     for (int i = 0; i < end; ++i) {
-      if (words_->request[i].load(std::memory_order_acquire) == 0) continue;
+      if (words_[i].request.load(std::memory_order_acquire) == 0) continue;
       answer(i);
       return true;
     }
@@ -63,9 +63,9 @@ class Mailboxes {
 
   void answer(int at) {
     std::lock_guard<std::mutex> hold(lock_);
-    const uint32_t tokens = words_->request[at].exchange(0);
+    const uint32_t tokens = words_[at].request.exchange(0);
     if (calls_[at]) calls_[at]->run(int(tokens));
-    words_->answer[at].store(1);
+    words_[at].answer.store(1);
   }
 
   bool serve_while_spinning() {
@@ -128,7 +128,7 @@ Mailboxes& mailboxes() {
 
 }  // namespace
 
-MailboxWords& mailbox_words() { return mailboxes().words(); }
+MailboxWords* mailbox_words() { return mailboxes().words(); }
 int add_mailbox(HostCall& call) { return mailboxes().add(call); }
 void remove_mailbox(int mailbox) { mailboxes().remove(mailbox); }
 void wake_mailboxes() { mailboxes().wake(); }

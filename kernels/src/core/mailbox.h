@@ -15,13 +15,14 @@ namespace kt {
 
 constexpr int kMailboxes = 16384;
 
-struct MailboxWords {
-  Word request[kMailboxes];  // so many tokens are asked for; the thread sets it to 0
-  Word answer[kMailboxes];   // 1: nothing is asked for; the asker sets it to 0 before it asks
+// Written by the asker in one go.
+struct alignas(8) MailboxWords {
+  Word request;  // so many tokens are asked for; the thread sets it to 0
+  Word answer;   // 1: nothing is asked for; the asker sets it to 0
 };
 
-// Page-aligned, and there until the process ends.
-MailboxWords& mailbox_words();
+// All of them: page-aligned, and there until the process ends.
+MailboxWords* mailbox_words();
 
 // The call stays where it is until it is removed. Throws std::runtime_error when all are taken.
 int add_mailbox(HostCall& call);

@@ -115,10 +115,13 @@ class Workers : public Pool {
  private:
   Slot& slot_of(uint32_t post) { return slots_[post % slots_.size()]; }
 
-  // A new number whose slot is free: one inside which a worker was put aside is passed over. 0 is none.
+  // A new number whose remainder is a free slot, the same few as long as no worker is put aside in them.
+  // 0 is none.
   uint32_t next_post() {
-    uint32_t post = posted_.load(std::memory_order_relaxed);
-    do ++post; while (post == 0 || slot_of(post).inside.load() != 0);
+    const uint32_t slots = uint32_t(slots_.size());
+    uint32_t post = (posted_.load(std::memory_order_relaxed) / slots + 1) * slots;
+    if (post == 0) post = slots;
+    while (slot_of(post).inside.load() != 0) post = post % slots + 1 < slots ? post + 1 : post + 1 - slots;
     return post;
   }
 
