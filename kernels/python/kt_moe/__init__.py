@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kt_moe import limits, tuning
 from kt_moe._native import IsaError, KernelsUnavailable, available, why
 from kt_moe.cpu import CpuInfo, cpu_info, set_threads, threads, use_isa
+from kt_moe.deferred import Deferred, split_deferred
 from kt_moe.experts import Experts
 from kt_moe.gpu import GpuBuffers, GpuError, GpuLink
 from kt_moe.packfile import PackFileError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CpuInfo",
+    "Deferred",
     "Experts",
     "GpuBuffers",
     "GpuError",
@@ -30,6 +32,7 @@ __all__ = [
     "cpu_info",
     "limits",
     "set_threads",
+    "split_deferred",
     "threads",
     "tuning",
     "use_isa",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kt_moe import packfile, tuning
 from kt_moe._native import core
 from kt_moe.arrays import Array, plain, uninitialised
+from kt_moe.deferred import Deferred
 from kt_moe.host_call import HostCall
 from kt_moe.stored import Stored
 from kt_moe.trainable import Trainable
@@ -212,6 +213,10 @@ class Experts(Trainable):
         ticket = self._packed.submit(x, ids, weights, mask, out)
         self._pending.append((ticket, (x, ids, weights, mask, out)))
         return out
+
+    def defer(self, x: Array, ids: Array, weights: Array, *, mask: Array | None = None) -> Deferred:
+        """Start `forward` for pairs that are left for a later call: see `kt_moe.deferred`."""
+        return Deferred(self._packed, x, ids, weights, mask)
 
     def host_call(
         self, x: Array, ids: Array, weights: Array, *, out: Array, mask: Array | None = None
