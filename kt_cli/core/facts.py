@@ -88,7 +88,7 @@ class Method:
     caveat: str = ""
     lora: tuple[tuple[str, ...], ...] = ()
     """Sets of CPU features that suffice for an adapter on the experts; empty where none do."""
-    prepare: str = "kt quant MODEL --kt-method METHOD"
+    prepare: str = "convert the experts by kt-kernel's scripts/convert_cpu_weights.py"
     """How to get its weights where they are not the checkpoint's own."""
     source: str = ""
 

@@ -70,38 +70,36 @@ def _splits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
 
 
 def _methods(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
-    model, machine = case.model, case.machine
-    why = unsupported(case)
+    model, why = case.model, unsupported(case)
     if not choice.method and choice.experts:
         return
     if why:
-        yield Problem(
-            f"experts of {model.architecture} cannot run on the CPU", why, fixes=(EMBEDDED,)
-        )
+        what = f"experts of {model.architecture} cannot run on the CPU"
+        yield Problem(what, why, fixes=(EMBEDDED,))
         return
-    if not model.experts:
-        return
-    able = [m for m in usable(model, machine, case.facts)]
-    fixes = tuple(Fix(m.name, m.caveat or "possible", f"--kt-method {m.name}") for m in able)
     method = case.method(choice.method)
-    if method is None and model.quantization.method == "gguf":
+    reason = obstacle(method, model, case.machine) if method else ""
+    if model.experts and (method is None or reason):
+        yield _no_method(case, choice.method, reason)
+    elif model.experts:
+        yield from _widths(case, choice, model.experts)
+        yield from _conversion(case, choice)
+
+
+def _no_method(case: SglangCase, name: str, reason: str) -> Problem:
+    """`reason` is empty where kt-kernel has no method of that name, or none at all."""
+    model, stored = case.model, case.model.quantization.method
+    if stored == "gguf" and not reason:
         flags = "--kt-method LLAMAFILE --weights-path FOLDER"
         beside = Fix("the original checkpoint, with the experts of this one", "possible", flags)
         why = "SGLang reads a GGUF for the experts only, beside the original checkpoint"
-        yield Problem(f"{model.name} is a GGUF", why, fixes=(beside,))
-        return
-    if method is None:
-        named = choice.method or f"for {model.quantization.method} checkpoints"
-        yield Problem(
-            f"kt-kernel has no method {named} that works here", "", fixes=fixes or (EMBEDDED,)
-        )
-        return
-    reason = obstacle(method, model, machine)
+        return Problem(f"{model.name} is a GGUF", why, fixes=(beside,))
+    able = usable(model, case.machine, case.facts)
+    fixes = tuple(Fix(m.name, m.caveat or "possible", f"--kt-method {m.name}") for m in able)
     if reason:
-        yield Problem(f"{method.name} is impossible here", reason, fixes=fixes or (EMBEDDED,))
-        return
-    yield from _widths(case, choice, model.experts)
-    yield from _conversion(case, choice)
+        return Problem(f"{name} is impossible here", reason, fixes=fixes or (EMBEDDED,))
+    what = f"kt-kernel has no method {name or f'for {stored} checkpoints'} that works here"
+    return Problem(what, "", fixes=fixes or (EMBEDDED,))
 
 
 def _widths(case: SglangCase, choice: SglangChoice, experts: Experts) -> Iterator[Problem]:
@@ -127,8 +125,7 @@ def _conversion(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     if native or case.wishes.get("weights_path") or not (method and experts):
         return
     size = expert_bytes(method, experts) * experts.count * len(experts.layers)
-    how = method.prepare.replace("MODEL", case.model.name).replace("METHOD", method.name)
-    fix = Fix(how, f"writes {gb(size)}", "--weights-path FOLDER")
+    fix = Fix(method.prepare, f"writes {gb(size)}", "--weights-path FOLDER")
     why = f"{method.name} does not read {case.model.quantization.method} checkpoints"
     yield Problem("the CPU experts must be converted first", why, "warning", (fix,))
 

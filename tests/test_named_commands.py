@@ -1,0 +1,22 @@
+"""Advice names only commands that there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import kt_cli
+from kt_cli.app import COMMANDS
+
+ROOT = Path(kt_cli.__file__).parent
+FILES = [*ROOT.rglob("*.py"), *(ROOT.parent / "presets").rglob("*.yaml")]
+NAMED = re.compile(r"[`\"]kt ([a-z]+)[ `\"]")
+PROSE = {"plans", "serves"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_every_command_that_is_named_exists(path: Path) -> None:
+    named = set(NAMED.findall(path.read_text(encoding="utf-8")))
+    assert named - set(COMMANDS) - PROSE == set()
