@@ -1,6 +1,7 @@
 """Predicted against measured memory: random models are started, filled, and asked for.
 
-usage: python scripts/memory_scoreboard.py [--device cuda] [--loads 3] [--folder DIR] [CASE …]
+usage: python scripts/memory_scoreboard.py [--device cuda] [--loads 3] [--threads N]
+       [--folder DIR] [CASE …]
 
 A CASE is shape:context:method, such as qwen-7g:8192:INT4, or demo:8192:BF16; the default is a set
 that fits the machine. Prints a Markdown table: the middle of the loads and how far they lie apart.
@@ -68,23 +69,24 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", default=CASES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--loads", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="CPU threads of the server")
     parser.add_argument("--folder", type=Path, default=Path("build/scoreboard"))
     options = parser.parse_args()
     print("| model | method | context | where | predicted | measured | error |")
     print("|---|---|---|---|---|---|---|", flush=True)
     inside = True
     for case in map(Case.of, options.cases):
-        for line, good in rows(case, options.device, options.loads, options.folder):
+        for line, good in rows(case, options):
             print(line, flush=True)
             inside &= good
     return int(not inside)
 
 
-def rows(case: Case, device: str, loads: int, folder: Path) -> Iterator[tuple[str, bool]]:
-    results = [load(case, device, folder) for _ in range(loads)]
+def rows(case: Case, options: argparse.Namespace) -> Iterator[tuple[str, bool]]:
+    results = [load(case, options) for _ in range(options.loads)]
     host = [(r.expected, r.measured) for r in results]
     yield row(case, "host", host, 150e6)
-    if device != "cpu":
+    if options.device != "cpu":
         yield row(case, "GPU", [(r.expected_gpu, r.measured_gpu) for r in results], 256 * 2**20)
 
 
@@ -99,14 +101,17 @@ def row(case: Case, where: str, pairs: Sequence[tuple[int, int]], least: float) 
     return f"| {' | '.join(map(str, cells))} |", good
 
 
-def load(case: Case, device: str, folder: Path) -> Result:
+def load(case: Case, options: argparse.Namespace) -> Result:
     """One load: started, filled, compared, stopped."""
+    folder: Path = options.folder
     home = folder / "home"
     shutil.rmtree(home / "history", ignore_errors=True)
     demo = case.shape == "demo"
     model = "demo" if demo else str(random_model.make(case.shape, folder / case.shape).absolute())
     asked = [model, "--ctx-size", str(case.context), "--kt-method", case.method]
-    asked += ["--device", device, "--engine", "embedded", "--port", str(free_port())]
+    asked += ["--device", options.device, "--engine", "embedded"]
+    asked += ["--cpu-threads", str(options.threads)] if options.threads else []
+    asked += ["--port", str(free_port())]
     kt(home, "run", *asked, "-d")
     try:
         fill(asked[-1], case.context)

@@ -119,5 +119,7 @@ def cache_of(planned: Planned, kv_used: int | None) -> Cache | None:
     a = planned.model.attention
     heads = a.heads if a.kind == "mla" else a.kv_heads
     segments = 2 * heads * max(1, planned.model.layers)
-    pooled = planned.facts.embedded.pools(planned.model.architecture)
+    pooled = planned.plan.engine != "embedded" or planned.facts.embedded.pools(
+        planned.model.architecture
+    )
     return Cache(kv_used, segments, planned.machine.memory.hugepages == "always", pooled)

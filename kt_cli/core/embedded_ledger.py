@@ -60,7 +60,8 @@ def pools_of(case: Case, choice: Choice) -> tuple[Pool, ...]:
         host = [*host, *body]
         return (ram_pool(case.machine, [*host, _loading(case, choice, host)], facts.margin_bytes),)
     context = Item("CUDA context", facts.gpu_context_bytes, "driver, kernels, cuBLAS workspace")
-    host = [*host, Item("CUDA on the host", facts.gpu_host_bytes, "driver and kernels' tables")]
+    why = "its driver, and the code of kernels before it goes to the GPU"
+    host = [*host, Item("CUDA on the host", facts.gpu_host_bytes, why)]
     return (
         gpu_pool(gpu, [context, *body], facts.margin_bytes),
         ram_pool(case.machine, [*host, _loading(case, choice, host)], facts.margin_bytes),
@@ -71,14 +72,14 @@ def _programs(case: Case) -> list[Item]:
     """What the engine's process takes before any weight."""
     facts, model = case.facts, case.model
     torch = case.machine.engine("torch")
-    narrow = torch is not None and "+cpu" in torch.version
-    base, build = facts.base_bytes, "torch for the CPU"
-    if not narrow:
-        base, build = base + facts.cuda_build_bytes, "torch built with CUDA"
+    base, files, build = facts.base_bytes, facts.libraries_bytes, "torch for the CPU"
+    if torch is None or "+cpu" not in torch.version:
+        base, files = base + facts.cuda_build_bytes, files + facts.cuda_libraries_bytes
+        build = "torch built with CUDA"
     words = f"{model.vocab} words × {facts.token_bytes} B"
     return [
         Item("Python, torch", base, f"memory of its own before any weight; {build}"),
-        Item("libraries", facts.libraries_bytes, "program files as far as they are read"),
+        Item("libraries", files, "program files as far as they are read"),
         Item("tokenizer", model.vocab * facts.token_bytes, words),
     ]
 
@@ -117,21 +118,48 @@ def _cache(case: Case, choice: Choice) -> list[Item]:
 
 def kv_of(case: Case, choice: Choice) -> KvCost:
     width = _width(choice.kv_dtype)
-    return kv_cost(case.model.attention, width, latent=case.facts.latent_kv)
+    return kv_cost(case.model.attention, width, latent=_latent(case))
+
+
+def _latent(case: Case) -> bool:
+    """The newest transformers is assumed where none is known."""
+    engine = case.machine.engine("transformers")
+    return engine is None or _release(engine.version) >= _release(case.facts.latent_kv)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """5.23.0.dev0 → (5, 23)."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _workspace(case: Case, choice: Choice) -> Item:
-    """Activations of one chunk and the logits of a batch; on a GPU the mask too, in two types."""
+    """Activations of one chunk, what attention makes for all of a context, logits of a batch."""
     model, attention = case.model, case.model.attention
     experts, chunk = model.experts, case.facts.chunk
-    inner, width, mask = model.intermediate, _width(choice.dtype), 3 * choice.context
+    inner, width = model.intermediate, _width(choice.dtype)
     if case.gpu(choice.device) is None:
         inner = max(inner, experts.top_k * experts.intermediate if experts else 0)
-        width, mask = 4.0, 0
+        width = 4.0
     row = 8 * model.hidden + 4 * attention.heads * attention.head_dim + 3 * inner
-    size = int(chunk * (row * width + mask)) + choice.requests * model.vocab * 8
-    formula = f"{chunk} tokens × ({row} values × {width:g} B + mask {mask} B) + logits"
-    return Item("workspace", size, formula)
+    seen = context_work(case, choice)
+    size = int(chunk * row * width) + choice.context * seen + choice.requests * model.vocab * 8
+    formula = f"{chunk} tokens × {row} values × {width:g} B + {choice.context} tokens × {seen} B"
+    return Item("workspace", size, formula + " + logits")
+
+
+def context_work(case: Case, choice: Choice) -> int:
+    """Bytes of workspace a token of context costs while a chunk is computed.
+
+    The mask in two types on a GPU. MLA is computed with full heads: a latent cache is expanded,
+    and on the CPU, where torch's fast attention wants keys as wide as values, scores are kept.
+    """
+    a, chunk, on_gpu = case.model.attention, case.facts.chunk, case.gpu(choice.device) is not None
+    seen = 3 * chunk if on_gpu else 0
+    if a.kind == "mla":
+        expanded = 2 * a.head_dim - a.rope_dim + a.v_head_dim if _latent(case) else 0
+        scores = 0 if on_gpu else 4 * chunk
+        seen += a.heads * (int(expanded * _width(choice.dtype)) + scores)
+    return seen
 
 
 def _width(dtype: str) -> float:

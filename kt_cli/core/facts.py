@@ -18,8 +18,8 @@ class EmbeddedFacts:
     context: int
     """Longest context unless asked for."""
     margin_bytes: int
-    latent_kv: bool
-    """True when MLA's cache holds the latent, False when it holds full heads."""
+    latent_kv: str
+    """First transformers whose cache of MLA holds the latent; before, it held full heads."""
     methods: Mapping[str, float]
     """Expert format → bytes per weight, the scales included; the first is the default."""
     decode_efficiency: tuple[float, float]
@@ -36,6 +36,7 @@ class EmbeddedFacts:
     """More of it where torch is built with CUDA, used or not."""
     libraries_bytes: int = 0
     """Resident pages of program files, which the kernel may drop."""
+    cuda_libraries_bytes: int = 0
     token_bytes: int = 0
     """Of the tokenizer, a word of the vocabulary."""
     pooled: tuple[str, ...] = ()

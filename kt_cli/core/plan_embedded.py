@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kt_cli.core.embedded_ledger import Case, Choice, active_bytes, kv_of, pools_of
+from kt_cli.core.embedded_ledger import (
+    Case,
+    Choice,
+    active_bytes,
+    context_work,
+    kv_of,
+    pools_of,
+)
 from kt_cli.core.embedded_problems import SHORTEST_CONTEXT, impossible, memory_problems
 from kt_cli.core.facts import EmbeddedFacts
 from kt_cli.core.ledger import GROUPS
@@ -130,13 +137,14 @@ def _sizes(case: Case, draft: Choice) -> tuple[Choice, tuple[Decision, ...]]:
     whole = min(model.context or facts.context, facts.context)
     context = wishes.get("ctx_size") or whole
     held = wishes.get("max_total_tokens")
-    room = _room(case, replace(draft, requests=requests))
+    room = _room(case, replace(draft, requests=requests), context_work(case, draft))
     why = f"the model's own limit is {model.context}"
     if not wishes.fixed("ctx_size") and (held or room) < context:
         context, why = _shorter(context, held or room), f"what memory holds; {why}"
     tokens_why = "every request at its full context"
     if held is None:
         held = context * requests
+        room = _room(case, replace(draft, requests=requests, context=context))
         if room < held:
             held = max(context, round_down(room, 256))
             tokens_why = "what memory holds; requests share it"
@@ -163,12 +171,15 @@ def _threads(case: Case) -> int:
     return int(case.wishes.get("cpu_threads") or case.machine.cpu.physical_cores)
 
 
-def _room(case: Case, choice: Choice) -> int:
-    """Tokens of KV cache that fit; it takes the place of what only loading needs."""
+def _room(case: Case, choice: Choice, work: int = 0) -> int:
+    """Tokens of KV cache that fit, with `work` bytes more for each.
+
+    The cache takes the place of what only loading needs.
+    """
     pool = pools_of(case, choice)[0]
     left = max(0, pool.left + sum(i.bytes for i in pool.items if i.name == "loading"))
     cost = kv_of(case, choice)
-    return left // max(1, cost.token + cost.window)
+    return left // max(1, cost.token + cost.window + work)
 
 
 # Speed

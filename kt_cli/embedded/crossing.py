@@ -6,6 +6,7 @@ still works; with other experts the caller waits once a layer.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,10 +15,11 @@ import torch
 
 if TYPE_CHECKING:
     import kt_moe
-    from kt_moe.gpu import GpuBuffers, GpuLink, Sizes
+    from kt_moe.gpu import GpuBuffers, GpuLink, Sizes, Way
 
 Tensor: TypeAlias = torch.Tensor
 Result: TypeAlias = Callable[[], Tensor]
+log = logging.getLogger(__name__)
 LEAST_ROWS = 512
 """Buffers hold at least this many tokens: a chunk of a prompt."""
 
@@ -53,6 +55,7 @@ class Crossing:
     """
 
     def __init__(self) -> None:
+        self._ways: list[Way] = ["mailbox", "host-function"]
         self._pinned: _Pinned | None = None
         self._buffers: dict[tuple[Sizes, int], GpuBuffers] = {}
         self._links: dict[tuple[kt_moe.Experts, Sizes, int], GpuLink] = {}
@@ -78,7 +81,18 @@ class Crossing:
         return finish
 
     def packed(self, x: Tensor, ids: Tensor, weights: Tensor, layer: kt_moe.Experts) -> Result:
-        """Our kernels' experts."""
+        """Our kernels' experts, by the first way that this GPU's driver allows."""
+        from kt_moe.gpu import GpuError
+
+        while self._ways:
+            try:
+                return self._linked(x, ids, weights, layer)
+            except GpuError as error:
+                log.warning("no experts by %s: %s", self._ways.pop(0), error)
+                self._links.clear()
+        return self.any(x, ids, weights, layer.forward)
+
+    def _linked(self, x: Tensor, ids: Tensor, weights: Tensor, layer: kt_moe.Experts) -> Result:
         x, ids, weights = x.contiguous(), ids.contiguous(), weights.float().contiguous()
         out, stream = torch.empty_like(x), torch.cuda.current_stream(x.device).cuda_stream
         link = self._link(x, ids, layer)
@@ -101,8 +115,15 @@ class Crossing:
             buffers = self._buffers[sizes, device] = GpuBuffers(sizes, device)
         link = self._links.get((layer, sizes, device))
         if link is None:
-            kinds = {"ids_dtype": sizes.ids_dtype, "device": device, "buffers": buffers}
-            link = self._links[layer, sizes, device] = GpuLink(layer, rows, sizes.dtype, **kinds)
+            link = self._links[layer, sizes, device] = GpuLink(
+                layer,
+                rows,
+                sizes.dtype,
+                ids_dtype=sizes.ids_dtype,
+                device=device,
+                way=self._ways[0],
+                buffers=buffers,
+            )
         return link
 
 

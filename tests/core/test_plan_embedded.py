@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kt_cli.core.machine import Engine
-from kt_cli.core.model import Quantization
+from kt_cli.core.model import Attention, Quantization
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Facts, Origins, plan_run
 from kt_cli.core.units import GIB
@@ -45,10 +45,10 @@ def test_kv_cache_counts_every_request_at_full_context() -> None:
 
 
 def test_little_memory_shortens_the_context_and_says_so() -> None:
-    made = plan(ram=int(2.9 * GIB))
+    made = plan(ram=3 * GIB)
     assert made.fits
     assert made.value("kv_tokens") < 4 * 8192
-    tight = plan(ram=int(2.35 * GIB))
+    tight = plan(ram=int(2.75 * GIB))
     assert tight.fits
     assert tight.value("context") < 8192
     assert "memory" in tight.decision("context").why
@@ -94,6 +94,77 @@ def test_experts_stay_on_the_cpu_when_the_rest_is_on_a_gpu() -> None:
     gpu, ram = made.pools
     assert "experts" not in [i.name for i in gpu.items]
     assert "experts" in [i.name for i in ram.items]
+
+
+def test_cuda_takes_memory_of_the_host_too() -> None:
+    alone = plan(RunOptions(model="small", device="cpu"), gpus=1)
+    beside = plan(RunOptions(model="small", device="cuda"), gpus=1)
+    assert item(alone, "CUDA on the host") == 0
+    assert item(beside, "CUDA on the host") == FACTS.embedded.gpu_host_bytes > 0
+
+
+def test_torch_built_with_cuda_takes_more_of_the_host_used_or_not() -> None:
+    narrow = replace(machine(), engines=(Engine("torch", "2.13.0+cpu"),))
+    wide = replace(machine(), engines=(Engine("torch", "2.13.0+cu130"),))
+    made = [plan_run(m, small_model(), RunOptions(model="small"), FACTS) for m in (narrow, wide)]
+    more = item(made[1], "Python, torch") - item(made[0], "Python, torch")
+    assert more == FACTS.embedded.cuda_build_bytes > 0
+
+
+def test_activations_of_a_gpu_count_its_type_and_the_mask_of_a_long_context() -> None:
+    made = [plan(RunOptions(model="small", device="cuda", ctx_size=c), gpus=1) for c in (1, 1001)]
+    assert item(made[1], "workspace") - item(made[0], "workspace") == 512 * 3 * 1000
+
+
+def test_buffers_of_our_kernels_grow_with_experts_and_those_of_torch_are_not_there() -> None:
+    hardware = replace(machine(), engines=(Engine("kt_moe", "0.1"),))
+    made = plan_run(hardware, small_model(), RunOptions(model="small"), FACTS)
+    assert item(made, "expert buffers") == (512 * 2 + 8 * 8) * 2 * (2 * 576 + 768)
+    assert item(plan(), "expert buffers") == 0
+
+
+LATENT = Attention("mla", 16, 16, 192, 128, 30, kv_lora_rank=512, rope_dim=64)
+
+
+def with_latent(transformers: str, gpus: int = 0, **options: object) -> Plan:
+    hardware = replace(machine(gpus=gpus), engines=(Engine("transformers", transformers),))
+    model = replace(small_model(), attention=LATENT)
+    return plan_run(hardware, model, RunOptions(model="small", **options), FACTS)  # type: ignore[arg-type]
+
+
+def test_mla_is_cached_as_full_heads_before_transformers_5_15_then_as_the_latent() -> None:
+    sizes = {"max_total_tokens": 2048, "ctx_size": 2048}
+    assert item(with_latent("5.14.2", **sizes), "KV cache") == 2048 * 30 * 16 * (192 + 128) * 4
+    for version in ("5.15.0", "5.23.0.dev0", "6.0.0"):
+        assert item(with_latent(version, **sizes), "KV cache") == 2048 * 30 * (512 + 64) * 4
+
+
+def test_a_latent_is_expanded_for_all_of_a_context_and_the_cpu_keeps_scores() -> None:
+    def more(gpus: int, device: str) -> int:
+        short, long = (
+            with_latent("5.15.0", gpus, ctx_size=size, device=device) for size in (2048, 2049)
+        )
+        return item(long, "workspace") - item(short, "workspace")
+
+    assert more(0, "cpu") == 16 * ((2 * 192 - 64 + 128) * 4 + 512 * 4)
+    assert more(1, "cuda") == 16 * (2 * 192 - 64 + 128) * 2 + 512 * 3
+
+
+def test_a_context_is_shortened_by_what_attention_makes_of_it_too() -> None:
+    hardware = machine(ram=int(3.6 * GIB))
+    model = replace(small_model(), attention=LATENT)
+    made = plan_run(hardware, model, RunOptions(model="small"), FACTS)
+    assert made.fits
+    assert 2048 < made.value("context") < 8192
+
+
+def test_a_layer_is_loaded_where_the_cache_will_be() -> None:
+    layer = 8 * 3 * 576 * 768 * 2
+    little = RunOptions(model="small", ctx_size=16, max_running_requests=1)
+    made = plan(little)
+    later = item(made, "KV cache") + item(made, "workspace")
+    assert item(made, "loading") == max(0, layer - later)
+    assert item(plan(), "loading") == 0
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
