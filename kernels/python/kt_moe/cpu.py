@@ -15,6 +15,8 @@ class CpuInfo(TypedDict):
     amx_permission: bool
     amx_reason: str  # why AMX is not usable; empty when it is
     cores: int  # physical cores this process may use
+    nodes: dict[int, list[int]]  # memory nodes experts are divided over, and their cores
+    memory_refused: str  # why memory could not be asked for by node; empty where it could
     reason: str  # why the kernels are not available; empty when they are
 
 
@@ -29,6 +31,8 @@ def cpu_info() -> CpuInfo:
             amx_permission=False,
             amx_reason=why,
             cores=0,
+            nodes={},
+            memory_refused="",
             reason=why,
         )
     permission, amx_reason = module.amx()
@@ -41,6 +45,8 @@ def cpu_info() -> CpuInfo:
         amx_permission=permission,
         amx_reason=amx_reason,
         cores=module.allowed_cores(),
+        nodes=dict(module.nodes()),
+        memory_refused=module.refused_memory(),
         reason=why,
     )
 

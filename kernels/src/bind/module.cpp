@@ -30,6 +30,7 @@ using namespace nb::literals;
 namespace kt {
 
 void bind_gpu(nb::module_& m);  // after HostCall
+void bind_nodes(nb::module_& m);
 
 namespace {
 
@@ -347,6 +348,7 @@ NB_MODULE(_core, m) {
       .def_static("submit", [] { return uintptr_t(&kt::HostCall::submit); })
       .def_static("sync", [] { return uintptr_t(&kt::HostCall::sync); });
   kt::bind_gpu(m);
+  kt::bind_nodes(m);
   nb::class_<Experts>(m, "Experts")
       .def(nb::init<int, int, int, const std::string&, int, int, bool>())
       .def(nb::init<const std::string&, size_t, size_t, int, int, int, const std::string&, int, int,

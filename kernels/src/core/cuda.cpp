@@ -8,7 +8,7 @@
 namespace kt {
 namespace {
 
-constexpr int kWaitValue32 = 1, kWriteValue64 = 5, kEqual = 1;
+constexpr int kWaitValue32 = 1, kWriteValue32 = 2, kEqual = 1;
 
 template <class Function>
 void find(void* library, const char* name, Function*& function, bool needed = true) {
@@ -64,8 +64,8 @@ CudaMemoryOp wait_equal(CudaAddress word, uint32_t value) {
   return {kWaitValue32, word, value, kEqual, 0, 0};
 }
 
-CudaMemoryOp write_words(CudaAddress words, uint32_t first, uint32_t second) {
-  return {kWriteValue64, words, uint64_t(second) << 32 | first, 0, 0, 0};
+CudaMemoryOp write_word(CudaAddress word, uint32_t value) {
+  return {kWriteValue32, word, value, 0, 0, 0};
 }
 
 const Cuda& cuda() {

@@ -26,7 +26,7 @@ struct CudaMemoryOp {
 static_assert(sizeof(CudaMemoryOp) == 48, "CUstreamBatchMemOpParams has six words");
 
 CudaMemoryOp wait_equal(CudaAddress word, uint32_t value);
-CudaMemoryOp write_words(CudaAddress words, uint32_t first, uint32_t second);  // two that lie together
+CudaMemoryOp write_word(CudaAddress word, uint32_t value);  // after all writes before it
 
 // The driver's functions by their names without the prefix; memory_ops is null in old drivers.
 struct Cuda {

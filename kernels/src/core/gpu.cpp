@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kMemoryType = 2, kOrdinal = 9;                 // CU_POINTER_ATTRIBUTE_...
 constexpr int kOnDevice = 2;                                 // CU_MEMORYTYPE_DEVICE
-constexpr int kMemoryOps64 = 122;                            // CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS
+constexpr int kMemoryOpsV1 = 92, kMemoryOps64 = 122;         // CU_DEVICE_ATTRIBUTE_CAN_USE_...
 constexpr unsigned kPortableMapped = 1 | 2;                  // CU_MEMHOSTREGISTER_...
 constexpr int kRelaxed = 2;                                  // CU_STREAM_CAPTURE_MODE_RELAXED
 
@@ -51,7 +51,7 @@ Gpu::Gpu(int device) : device_(device) {
     throw CudaError("GPU " + std::to_string(device) + " does not exist: there are " + std::to_string(count));
   c.check(c.device_get(&handle, device), "cuDeviceGet");
   c.check(c.primary_retain(&context_, handle), "cuDevicePrimaryCtxRetain");
-  memory_ops_ = c.memory_ops && attribute(kMemoryOps64, handle);
+  memory_ops_ = c.memory_ops && (attribute(kMemoryOps64, handle) || attribute(kMemoryOpsV1, handle));
 }
 
 Gpu::Use::Use(const Gpu& gpu) : mode_(kRelaxed) {
@@ -136,7 +136,8 @@ GpuCall::GpuCall(const Gpu& gpu, HostCall& call, bool mailbox) : gpu_(gpu), call
   MailboxWords* words = locked_words(gpu_);
   const Gpu::Use use(gpu_);
   mailbox_ = add_mailbox(call);
-  words_ = gpu_address(&words[mailbox_]);
+  request_ = gpu_address(&words[mailbox_].request);
+  answer_ = gpu_address(&words[mailbox_].answer);
 }
 
 GpuCall::~GpuCall() {
@@ -186,8 +187,8 @@ void GpuCall::start(CudaStream stream, int tokens, const GpuInputs& from) {
   if (mailbox_ < 0) {
     host_function(stream, &Launch::start, tokens);
   } else {
-    CudaMemoryOp op = write_words(words_, uint32_t(tokens), 0);
-    memory_ops(stream, &op, 1);
+    CudaMemoryOp ops[] = {write_word(answer_, 0), write_word(request_, uint32_t(tokens))};
+    memory_ops(stream, ops, 2);
     wake_mailboxes();
   }
   unfinished_ = tokens;
@@ -202,7 +203,7 @@ void GpuCall::finish(CudaStream stream, int tokens, CudaAddress out) {
   if (mailbox_ < 0) {
     host_function(stream, &Launch::finish, tokens);
   } else {
-    CudaMemoryOp op = wait_equal(words_ + 4, 1);
+    CudaMemoryOp op = wait_equal(answer_, 1);
     memory_ops(stream, &op, 1);
   }
   unfinished_ = 0;
@@ -216,8 +217,8 @@ void GpuCall::both(CudaStream stream, int tokens, const GpuInputs& from, CudaAdd
   if (mailbox_ < 0) {
     host_function(stream, &Launch::both, tokens);
   } else {
-    CudaMemoryOp ops[] = {write_words(words_, uint32_t(tokens), 0), wait_equal(words_ + 4, 1)};
-    memory_ops(stream, ops, 2);
+    CudaMemoryOp ops[] = {write_word(answer_, 0), write_word(request_, uint32_t(tokens)), wait_equal(answer_, 1)};
+    memory_ops(stream, ops, 3);
     wake_mailboxes();
   }
   copy_output(stream, tokens, out);

@@ -85,7 +85,7 @@ class GpuCall {
   Gpu gpu_;
   HostCall& call_;
   int mailbox_ = -1;
-  CudaAddress words_ = 0;
+  CudaAddress request_ = 0, answer_ = 0;
   int unfinished_ = 0;  // tokens of a start without a finish
   std::map<int, std::unique_ptr<Launch>> launches_;
 };

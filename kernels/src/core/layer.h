@@ -42,6 +42,7 @@ struct Layer {
   Acts x, h;
   char* scratch;      // per thread
   size_t scratch_bytes;
+  Split up, down;     // units by memory node
 };
 
 constexpr int kDownPanels = 4;

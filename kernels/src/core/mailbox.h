@@ -15,10 +15,9 @@ namespace kt {
 
 constexpr int kMailboxes = 16384;
 
-// Written by the asker in one go.
-struct alignas(8) MailboxWords {
+struct MailboxWords {
   Word request;  // so many tokens are asked for; the thread sets it to 0
-  Word answer;   // 1: nothing is asked for; the asker sets it to 0
+  Word answer;   // 1: nothing is asked for; the asker sets it to 0 before it asks
 };
 
 // All of them: page-aligned, and there until the process ends.

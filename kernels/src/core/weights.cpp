@@ -101,10 +101,19 @@ Layout::Layout(Shape s, const Format* f, int g) : shape(s), format(f), group(g) 
 }
 
 Weights::Weights(Shape s, const Format* f, int group)
-    : layout_(s, f, group), region_(layout_.bytes()), data_(region_.data()) {}
+    : layout_(s, f, group), home_(home_of(layout_)), region_(layout_.bytes()), data_(region_.data()) {
+  if (home_.several()) settle(home_, layout_, data_, nullptr);
+}
 
 Weights::Weights(Layout layout, Region mapped, size_t data_at)
-    : layout_(layout), region_(std::move(mapped)), data_(region_.data() + data_at), mapped_(true) {}
+    : layout_(layout), home_(home_of(layout_)), region_(std::move(mapped)), data_(region_.data() + data_at),
+      mapped_(true) {
+  if (!home_.several() || !has_room(layout_.bytes())) return;
+  Region settled(layout_.bytes());
+  settle(home_, layout_, settled.data(), data_);
+  region_ = std::move(settled);
+  data_ = region_.data();
+}
 
 void Weights::set_expert(int expert, Source gate, Source up, Source down, const Kernels& kernels) {
   if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "format.h"
+#include "home.h"
 #include "memory.h"
 
 namespace kt {
@@ -53,11 +54,13 @@ class Weights {
   int rows(Projection p) const { return p == Projection::down ? layout_.shape.hidden : layout_.shape.intermediate; }
   int depth(Projection p) const { return p == Projection::down ? layout_.shape.intermediate : layout_.shape.hidden; }
   const Layout& layout() const { return layout_; }
+  const Home& home() const { return home_; }
   const char* expert(int e) const { return data_ + layout_.expert_bytes * size_t(e); }
   const char* data() const { return data_; }
 
  private:
   Layout layout_;
+  Home home_;
   Region region_;
   char* data_;
   bool mapped_ = false;

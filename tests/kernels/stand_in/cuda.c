@@ -20,7 +20,7 @@ typedef struct Op {
   enum { COPY, CALL, WAIT, WRITE } kind;
   Address to, from;
   size_t bytes;
-  uint64_t value;
+  uint32_t value;
   void (*function)(void*);
   struct Op* next;
 } Op;
@@ -48,7 +48,7 @@ int fake_context_depth(void) { return depth; }
 static void run_op(const Op* op) {
   if (op->kind == COPY) memcpy((void*)op->to, (void*)op->from, op->bytes);
   if (op->kind == CALL) op->function((void*)op->to);
-  if (op->kind == WRITE) __atomic_store_n((uint64_t*)op->to, op->value, __ATOMIC_SEQ_CST);
+  if (op->kind == WRITE) __atomic_store_n((uint32_t*)op->to, op->value, __ATOMIC_SEQ_CST);
   while (op->kind == WAIT && __atomic_load_n((uint32_t*)op->to, __ATOMIC_SEQ_CST) != op->value) {
     const struct timespec pause = {0, 20000};
     nanosleep(&pause, NULL);
@@ -150,8 +150,8 @@ int cuLaunchHostFunc(void* stream, void (*function)(void*), void* context) {
 int cuStreamBatchMemOp_v2(void* stream, unsigned count, MemoryOp* ops, unsigned flags) {
   for (unsigned i = 0; i < count; ++i) {
     const int wanted = ops[i].operation == 1 ? 1 : 0;  // wait: equal; write: no flag is known to it
-    if ((ops[i].operation != 1 && ops[i].operation != 5) || (int)ops[i].flags != wanted) return 1;
-    put(stream, (Op){ops[i].operation == 1 ? WAIT : WRITE, ops[i].address, 0, 0, ops[i].value, NULL, NULL});
+    if ((ops[i].operation != 1 && ops[i].operation != 2) || (int)ops[i].flags != wanted) return 1;
+    put(stream, (Op){wanted ? WAIT : WRITE, ops[i].address, 0, 0, (uint32_t)ops[i].value, NULL, NULL});
   }
   return (int)flags;
 }
