@@ -23,7 +23,7 @@ from kt_cli.core.sft_ledger import SftCase
 from kt_cli.engines.facts import read_facts, read_sft
 from kt_cli.errors import KtError
 from kt_cli.options import RunOptions, opt, parse_count
-from kt_cli.ui.fit import fit_table, sft_table
+from kt_cli.ui.fit import SFT_BASIS, fit_table, sft_table
 
 FILTER = "Which and how"
 Planner = Callable[["Candidate", Model], Plan]
@@ -72,7 +72,8 @@ def cli(options: FitOptions, ctx: Context) -> None:
         return
     purpose = options.purpose or "run"
     plain = [to_plain(row) for row in rows]
-    data = {"machine": machine.name, "for": purpose, "models": plain}
+    basis = {"basis": SFT_BASIS} if tuning else {}
+    data = {"machine": machine.name, "for": purpose, **basis, "models": plain}
     ctx.out.result("fit", data, *(sft_table if tuning else fit_table)(rows, machine.name))
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 HEAD = ("model", "method", "context", "decode", "prefill", "RAM", "download")
+SFT_BASIS = "LoRA, frozen experts on the CPU; sizes are computed, no run was measured"
 SFT_HEAD = ("model", "experts", "sample", "GPUs", "each", "RAM", "download")
 
 
@@ -32,8 +33,8 @@ def sft_table(rows: Sequence[Fit], machine: str) -> list[RenderableType]:
     count = sum(r.runs for r in rows)
     lines += [
         "",
-        f"{count} of {len(rows)} can be fine-tuned: LoRA, frozen experts on the CPU, by",
-        "LLaMA-Factory with kt-kernel; sizes are computed, no run was measured",
+        f"{count} of {len(rows)} can be fine-tuned by LLaMA-Factory with kt-kernel:",
+        SFT_BASIS,
     ]
     return lines + _starred(rows)
 

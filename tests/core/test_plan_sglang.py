@@ -78,7 +78,7 @@ def test_one_gpu_expert_in_bf16_takes_nine_mebibytes_a_layer() -> None:
 def test_the_prefill_slot_is_one_layer_of_experts() -> None:
     made = plan()
     assert made.value("gpu_prefill_threshold") is not None
-    assert items(made, "GPU0")["prefill slot"] == 128 * 9 * 2**20
+    assert items(made, "GPU0")["prefill slot"] == 128 * 9 * 2**20 + FACTS.sglang.nccl
 
 
 def test_all_experts_stay_in_ram_however_many_are_on_the_gpu() -> None:
@@ -216,7 +216,8 @@ def test_the_fraction_covers_weights_and_cache_and_leaves_the_workspace() -> Non
     made = plan()
     gpu = items(made, "GPU0")
     start = 24 * GIB - gpu["CUDA context"]
-    dynamic = gpu["workspace"] + gpu["CUDA graphs"] + gpu.get("prefill slot", 0)
+    dynamic = gpu["workspace"] + gpu["CUDA graphs"] + gpu["FlashInfer"]
+    dynamic += gpu.get("prefill slot", 0)
     static = sum(gpu.values()) - dynamic - gpu["CUDA context"]
     share = made.value("mem_fraction")
     assert static <= share * start
@@ -257,13 +258,13 @@ def test_too_many_gpu_experts_are_answered_with_how_many_fit() -> None:
 
 
 def test_a_gpu_that_is_too_small_is_answered_with_other_engines_and_more_gpus() -> None:
-    made = plan(server(vram=4 * GIB))
+    made = plan(server(vram=5 * GIB))
     ways = {fix.action: fix for fix in made.problems[0].fixes}
     assert list(ways)[-2:] == ["2 such GPUs", list(ways)[-1]]
     assert list(ways)[-1].startswith("+")
     assert ways["the embedded engine, all on the CPU"].flag == "--engine embedded"
-    assert plan(server(vram=4 * GIB), engine="embedded").fits
-    assert plan(server(gpus=2, vram=4 * GIB)).fits
+    assert plan(server(vram=5 * GIB), engine="embedded").fits
+    assert plan(server(gpus=2, vram=5 * GIB)).fits
 
 
 def test_converted_experts_take_disk_until_their_folder_is_given() -> None:
@@ -275,3 +276,29 @@ def test_converted_experts_take_disk_until_their_folder_is_given() -> None:
     assert held["conversion"] == 2 * items(made, "node0")["experts"]
     given = plan(replace(server(ram=56 * GIB), disks=disk), weights_path="/w")
     assert "conversion" not in items(given, "disk")
+
+
+def test_flashinfers_workspace_counts_where_it_is_used() -> None:
+    assert items(plan(), "GPU0")["FlashInfer"] == 384 * 2**20
+    assert "FlashInfer" not in items(plan(attention_backend="triton"), "GPU0")
+
+
+def test_nccl_counts_once_a_gpu() -> None:
+    one, two = plan(kt_method="AMXINT8", weights_path="/w"), plan(server(gpus=2))
+    nccl = FACTS.sglang.nccl
+    assert items(two, "GPU0")["CUDA context"] == items(one, "GPU0")["CUDA context"] + nccl
+    assert items(two, "GPU0")["prefill slot"] == 128 * 9 * 2**20 // 2
+
+
+def test_what_the_cpu_never_computes_at_once_needs_no_buffers() -> None:
+    slot = items(plan(chunked_prefill_size=8192), "node0")
+    whole = items(plan(chunked_prefill_size=8192, kt_method="AMXINT8", weights_path="/w"), "node0")
+    assert whole["CPU scratch"] > 5 * slot["CPU scratch"]
+    assert whole["pinned"] == 8192 * 2 * (4 * 2048 + 20 * 8)
+
+
+def test_a_busy_host_is_warned_of_and_not_refused() -> None:
+    busy = replace(server().memory, available=40 * GIB)
+    made = plan(replace(server(), memory=busy))
+    assert made.fits
+    assert any("freed by other programs" in p.what for p in made.problems)

@@ -162,6 +162,7 @@ def test_fit_for_fine_tuning_tells_what_each_side_needs(tmp_path: Path) -> None:
     found = result(tmp_path, "fit", "qwen3-30b", *SERVER, "--for", "sft")
     row = found["models"][0]
     assert found["for"] == "sft"
+    assert "computed" in found["basis"]
     assert (row["runs"], row["engine"], row["method"]) == (True, "llamafactory", "BF16")
     assert 58e9 < row["ram"] < 90e9
     ran = kt(tmp_path, "fit", "qwen3-30b", *LAPTOP, "--for", "sft")
