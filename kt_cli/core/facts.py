@@ -122,6 +122,13 @@ class SglangFacts:
     """Microseconds a layer of decode costs beside bytes: launches and the CPU handshake."""
     pcie: tuple[float, float]
     """Share of PCIe bandwidth that layer-wise prefill reaches."""
+    nccl: int = 0
+    """NCCL's buffers, which several GPUs need at once and one GPU with layer-wise prefill."""
+    nccl_host: int = 0
+    flashinfer: int = 0
+    """Its workspace on each GPU."""
+    start_s: tuple[float, float] = (0.0, 0.0)
+    """Seconds to ready beside reading the weights."""
 
     def method(self, name: str) -> Method | None:
         return next((m for m in self.methods if m.name == name), None)

@@ -6,7 +6,13 @@ from typing import Any
 
 from kt_cli.core.methods import nvidia
 from kt_cli.core.plan import Decision, Plan
-from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_values
+from kt_cli.core.sglang_choice import (
+    SglangCase,
+    SglangChoice,
+    attention_kernels,
+    prefill_threshold,
+    tp_values,
+)
 from kt_cli.core.sglang_draft import method_why
 from kt_cli.core.sglang_ledger import pools_of
 from kt_cli.core.sglang_problems import problems_of
@@ -115,7 +121,7 @@ def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     settle = case.wishes.settle
     gpus = tuple(g.index for g in case.gpus(choice.tp))
     share = fraction(case, choice) if gpus else 0.9
-    attention = settle("attention_backend", "attention_backend", *_attention(case))
+    attention = settle("attention_backend", "attention_backend", *attention_kernels(case))
     return (
         Decision("gpus", gpus, "those with most free memory"),
         settle("tp", "tp", choice.tp, _tp_why(case, choice)),
@@ -158,21 +164,9 @@ def _threshold(case: SglangCase, choice: SglangChoice) -> tuple[Any, str]:
     if not choice.slot:
         return None, "no room for a whole layer of experts, or the method cannot"
     hinted = case.hints.flags.get("gpu_prefill_threshold")
-    value = min(hinted or case.facts.prefill_threshold, choice.chunk)
+    value = prefill_threshold(case, choice)
     why = "recommended for this model" if hinted else "longer prompts are computed on the GPU"
     return value, why
-
-
-def _attention(case: SglangCase) -> tuple[Any, str]:
-    hinted = case.hints.flags.get("attention_backend")
-    if hinted:
-        return hinted, f"recommended for this model ({case.hints.source})"
-    if case.model.attention.index_head_dim:
-        return None, "sparse attention chooses its own kernels"
-    low = min((g.capability or (8, 0) for g in nvidia(case.machine)), default=(8, 0))
-    if low < (8, 0):
-        return "triton", "flashinfer needs compute capability 8.0"
-    return "flashinfer", "fast on every GPU since Ampere"
 
 
 def _sampling(attention: Decision) -> Decision:

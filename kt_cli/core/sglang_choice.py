@@ -82,3 +82,22 @@ def tp_values(case: SglangCase) -> list[int]:
     found = range(1, len(nvidia(case.machine)) + 1)
     good = [tp for tp in found if not tp_obstacle(case.model, tp, limit)]
     return sorted(good, key=lambda tp: (-tp * min(g.free for g in case.gpus(tp)), tp))
+
+
+def attention_kernels(case: SglangCase) -> tuple[str | None, str]:
+    """SGLang's kernels for attention unless asked otherwise, None for its own choice; and why."""
+    hinted = case.hints.flags.get("attention_backend")
+    if hinted:
+        return hinted, f"recommended for this model ({case.hints.source})"
+    if case.model.attention.index_head_dim:
+        return None, "sparse attention chooses its own kernels"
+    low = min((g.capability or (8, 0) for g in nvidia(case.machine)), default=(8, 0))
+    if low < (8, 0):
+        return "triton", "flashinfer needs compute capability 8.0"
+    return "flashinfer", "fast on every GPU since Ampere"
+
+
+def prefill_threshold(case: SglangCase, choice: SglangChoice) -> int:
+    """Tokens of a prompt from which layer-wise prefill takes it, unless asked otherwise."""
+    hinted = case.hints.flags.get("gpu_prefill_threshold")
+    return min(hinted or case.facts.prefill_threshold, choice.chunk)

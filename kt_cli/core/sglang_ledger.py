@@ -14,7 +14,12 @@ from kt_cli.core.machine import Gpu, NumaNode
 from kt_cli.core.methods import cpu_expert_bytes, expert_bytes
 from kt_cli.core.model import Experts, Model
 from kt_cli.core.plan import Item, Pool
-from kt_cli.core.sglang_choice import SglangCase, SglangChoice
+from kt_cli.core.sglang_choice import (
+    SglangCase,
+    SglangChoice,
+    attention_kernels,
+    prefill_threshold,
+)
 from kt_cli.core.units import DTYPE_BYTES, gb
 
 WHOLE = ("router, norms", "vision")
@@ -43,9 +48,20 @@ def _gpu(case: SglangCase, choice: SglangChoice, gpu: Gpu, rank: int) -> Pool:
         *_experts(case, choice, rank),
         *_kv_items(case, choice),
         *_dynamic(case, choice),
-        Item("CUDA context", facts.cuda_context, "context, cuBLAS and NCCL buffers"),
+        *_libraries(case, choice),
     ]
     return gpu_pool(gpu, items, facts.margin + int(gpu.memory * facts.margin_share))
+
+
+def _libraries(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
+    facts = case.facts
+    size, formula = facts.cuda_context, "context, cuBLAS and smaller buffers"
+    if choice.tp > 1:
+        size, formula = size + facts.nccl, f"{gb(size)} + NCCL {gb(facts.nccl)}"
+    yield Item("CUDA context", size, formula)
+    asked = case.wishes.get("attention_backend")
+    if (asked or attention_kernels(case)[0]) == "flashinfer":
+        yield Item("FlashInfer", facts.flashinfer, "its workspace")
 
 
 def weight_items(model: Model, tp: int) -> Iterator[Item]:
@@ -117,6 +133,9 @@ def _experts(case: SglangCase, choice: SglangChoice, rank: int) -> Iterator[Item
     if choice.slot and method:
         size = method.slots * experts.count * each
         formula = f"{method.slots} × {experts.count} experts × {gb(each)}"
+        if choice.tp == 1:
+            size += case.facts.nccl
+            formula += f" + NCCL {gb(case.facts.nccl)}"
         yield Item("prefill slot", size, formula)
 
 
@@ -158,7 +177,8 @@ def _row(model: Model, choice: SglangChoice) -> tuple[int, str]:
         attention = 2 * (heads + -(-a.kv_heads // tp)) * (a.head_dim + max(a.v_head_dim, 1))
     inner = 3 * -(-model.intermediate // tp)
     if experts and (choice.experts or choice.slot):
-        inner = max(inner, experts.top_k * (3 * -(-experts.intermediate // tp) + model.hidden))
+        part = -(-experts.intermediate // tp)
+        inner = max(inner, experts.top_k * (part + max(2 * part, model.hidden)))
     row = 6 * model.hidden + max(attention, inner)
     return row, f"(6·{model.hidden} + {max(attention, inner)})"
 
@@ -208,17 +228,23 @@ def _host_experts(case: SglangCase, choice: SglangChoice, pools: int) -> Iterato
     if case.adapter and case.adapter.experts:
         size, rank = case.adapter.experts, case.adapter.rank
         yield Item("LoRA", -(-size // pools), f"{gb(size)}, rank {rank}{split}")
-    yield _scratch(experts, choice, pools)
-    yield Item("loading", each * experts.count // pools, "source tensors of one layer")
+    yield _scratch(experts, _cpu_tokens(case, choice), pools)
 
 
-def _scratch(e: Experts, choice: SglangChoice, pools: int) -> Item:
-    """kt-kernel's buffers of one pool, shared by its layers."""
-    wide, part = choice.chunk * e.top_k, e.intermediate // pools
+def _cpu_tokens(case: SglangCase, choice: SglangChoice) -> int:
+    """The most tokens at once that the CPU computes: longer prompts go to the slot."""
+    if not choice.slot:
+        return choice.chunk
+    asked = case.wishes.get("gpu_prefill_threshold")
+    return min(asked or prefill_threshold(case, choice), choice.chunk)
+
+
+def _scratch(e: Experts, tokens: int, pools: int) -> Item:
+    """What kt-kernel touches of the buffers of one pool, which its layers share."""
+    wide, part = tokens * e.top_k, e.intermediate // pools
     rows = wide + STEP * e.count
     size = 4 * wide * (e.hidden + part) + rows * (2 * e.hidden + 10 * part + 4 * e.hidden + 320)
-    formula = f"{rows} rows of {e.top_k} experts in chunks of {choice.chunk}"
-    return Item("CPU scratch", size, formula)
+    return Item("CPU scratch", size, f"{rows} rows of {e.top_k} experts for {tokens} tokens")
 
 
 def _host_common(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
@@ -226,6 +252,15 @@ def _host_common(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
     size = facts.host_base + choice.tp * facts.host_rank
     formula = f"{gb(facts.host_base)} + {choice.tp} × {gb(facts.host_rank)}"
     yield Item("SGLang processes", size, formula)
-    if choice.slot and experts:
-        each = gpu_expert_bytes(case.model, 1)
-        yield Item("pinned", 2 * each * choice.tp, f"2 experts × {choice.tp} GPUs in /dev/shm")
+    if experts and case.method(choice.method):
+        yield _pinned(case, experts, choice)
+
+
+def _pinned(case: SglangCase, experts: Experts, choice: SglangChoice) -> Item:
+    """kt-kernel's two sets of buffers, and for the slot two experts in /dev/shm and NCCL's part."""
+    tokens, row = _cpu_tokens(case, choice), 2 * (4 * case.model.hidden + 20 * experts.top_k)
+    size, formula = tokens * row, f"{tokens} tokens × {row} B"
+    if choice.slot:
+        size += 2 * gpu_expert_bytes(case.model, 1) * choice.tp + case.facts.nccl_host
+        formula += f" + 2 experts × {choice.tp} GPUs + NCCL {gb(case.facts.nccl_host)}"
+    return Item("pinned", size, formula)

@@ -113,10 +113,11 @@ def _layerwise(case: SglangCase, choice: SglangChoice, costs: Costs, gpu: float)
 
 
 def _load(case: SglangCase) -> Range | None:
-    """Reading the checkpoint once, at the disk's full speed and at half of it."""
+    """The start itself, and the checkpoint at the disk's full speed and at half of it."""
     disk = case.machine.measured.disk_gbs
-    size = case.model.total_bytes
-    return Range(size / (disk * 1e9), 2 * size / (disk * 1e9)) if disk else None
+    low, high = case.facts.start_s
+    read = case.model.total_bytes / (disk * 1e9) if disk else 0.0
+    return Range(low + read, high + 2 * read) if disk else None
 
 
 def _limit(costs: Costs, gbs: float, gpu_gbs: float) -> str:
