@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import initialization as hf_init
 
 import kt_cli
-from kt_cli.embedded.checkpoint import Checkpoint
 from kt_cli.embedded.dtypes import DtypeChoice, choose_dtype
 from kt_cli.embedded.inject import Injection, Rule, inject
 from kt_cli.embedded.operators.base import child_name, load_module
@@ -23,6 +22,7 @@ from kt_cli.embedded.packed import Packing, open_packs
 from kt_cli.embedded.parameters import Parameters
 from kt_cli.embedded.placement import move_inputs
 from kt_cli.errors import AuthError, NotFoundError, TransferError, UsageError
+from kt_cli.weights.checkpoint import Checkpoint
 from kt_cli.weights.packs import Shelf
 
 Progress = Callable[[str, float], None]

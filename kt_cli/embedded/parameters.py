@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from transformers import conversion_mapping, core_model_loading
 
-from kt_cli.embedded.checkpoint import Checkpoint
 from kt_cli.embedded.crossing import Crossing
 from kt_cli.embedded.packed import NoPacks, Packing
 from kt_cli.errors import TransferError
+from kt_cli.weights.checkpoint import Checkpoint
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class Parameters:
         by_pattern = {p: converter for converter in converters for p in converter.source_patterns}
         prefix, unexpected = model.base_model_prefix, []
         rename = core_model_loading.rename_source_key
-        for key in sorted(self.checkpoint.names, key=core_model_loading.dot_natural_key):
+        for key in sorted(self.checkpoint.names(), key=core_model_loading.dot_natural_key):
             renamed, pattern = rename(key, renamings, converters, prefix, self.meta)
             if renamed not in self.meta and key in self.meta:
                 renamed, pattern = rename(key, [], [], prefix, self.meta)
@@ -161,7 +161,7 @@ class Parameters:
             path = self.checkpoint.path
             raise TransferError(f"{path} lacks {name}", "the model needs it", "download it again")
         if recipe.converter is None:
-            return self.checkpoint.read(recipe.parts[0][1])
+            return self.checkpoint.mapped(recipe.parts[0][1])
         if name not in self._ready:
             self._ready.update(self._converted(recipe))
         return self._ready.pop(name)
@@ -198,7 +198,7 @@ class _Deferred:
     key: str
 
     def __call__(self) -> torch.Tensor:
-        return self.checkpoint.read(self.key)
+        return self.checkpoint.mapped(self.key)
 
 
 def _pattern(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,9 +64,22 @@ class Checkpoint:
 
     def get(self, name: str) -> torch.Tensor:
         """A copy in memory, in the dtype that the file says."""
+        return self._as_stored(name, np.array(self.numpy(name)))
+
+    def mapped(self, name: str) -> torch.Tensor:
+        """The tensor where its file is mapped, which must not be written to."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors
+            return self._as_stored(name, self.numpy(name))
+
+    def close(self) -> None:
+        """Files stay mapped as long as tensors are."""
+        self._maps.clear()
+
+    def _as_stored(self, name: str, array: Array) -> torch.Tensor:
         import torch
 
-        tensor: Any = torch.from_numpy(np.array(self.numpy(name)))
+        tensor: Any = torch.from_numpy(array)
         dtype = TORCH.get(self.info(name).dtype)
         return tensor.view(getattr(torch, dtype)) if dtype else tensor
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from embedded.models import config_of, reference_logits
-from kt_cli.embedded.checkpoint import Checkpoint
 from kt_cli.embedded.inject import inject, parse_rules, read_rules
 from kt_cli.embedded.inject.match import assign, is_instance
 from kt_cli.embedded.inject.names import OLD_NAMES, OPERATORS
@@ -16,6 +15,7 @@ from kt_cli.embedded.inject.resolve import operator_class
 from kt_cli.embedded.loading import LoadOptions, load_model, read_config, skeleton
 from kt_cli.embedded.parameters import Parameters
 from kt_cli.errors import UsageError
+from kt_cli.weights.checkpoint import Checkpoint
 
 RULES = Path(__file__).parent / "rules"
 TEXT = list(range(5, 17))
