@@ -43,6 +43,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "server.host": "127.0.0.1",
     "server.port": 30000,
     "hub.name": "huggingface",
+    "packs.keep": "auto",
 }
 _KINDS: Mapping[str, type] = {
     "server.port": int,

@@ -31,7 +31,7 @@ def problems_of(case: SglangCase, choice: SglangChoice) -> tuple[Problem, ...]:
 # Pairs that cannot work
 
 
-EMBEDDED_ONLY = ("rules", "experts_backend", "dtype")
+EMBEDDED_ONLY = ("rules", "experts_backend", "dtype", "pack_cache", "pack_cache_size")
 
 
 def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:

@@ -39,8 +39,10 @@ class Wishes:
         return self.get(name) is not None
 
     def foreign(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that were asked for."""
-        return [name for name in names if self.get(name) is not None]
+        """Those of `names` that were asked for now; a setting for all models is no such wish."""
+        settings = ("environment", "config")
+        asked = (name for name in names if self.get(name) is not None)
+        return [name for name in asked if self.origins.get(name) not in settings]
 
     def settle(self, decision: str, name: str, value: Any, why: str) -> Decision:
         """The decision with the wish where there is one, else with the derived value."""

@@ -109,13 +109,14 @@ class Shelf:
         return next((p for p in reversed(self.of(checkpoint)) if p.identity == wanted), None)
 
     def open(self, checkpoint: Path, made_by: str) -> Held:
-        """The checkpoint's pack, made where there is none; its packs of before it changed go.
+        """The checkpoint's pack, made where there is none. Others of it go: those of files that
+        have changed since, and of other versions.
 
         Raises OSError, such as for a disk that is read-only.
         """
         now, place = identity(checkpoint), checkpoint.resolve()
         for old in self.of(checkpoint):
-            if old.identity != now:
+            if (old.identity, old.made_by) != (now, made_by):
                 remove(old)
         key = hashlib.blake2b(f"{place} {now} {made_by}".encode(), digest_size=8).hexdigest()
         folder = self.folder / f"{_plain(place.name)}-{key}"

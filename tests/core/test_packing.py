@@ -8,8 +8,8 @@ import pytest
 
 from kt_cli.core.machine import Disk, Engine, Machine
 from kt_cli.core.packing import PLENTY, SPARE
-from kt_cli.core.plan import Plan
-from kt_cli.core.plan_run import plan_run
+from kt_cli.core.plan import Plan, Source
+from kt_cli.core.plan_run import Origins, plan_run
 from kt_cli.core.units import GB, GIB
 from kt_cli.engines.facts import read_facts
 from kt_cli.options import RunOptions
@@ -104,3 +104,13 @@ def test_torch_packs_nothing_and_off_uses_nothing() -> None:
 
 def test_an_unknown_disk_is_left_alone() -> None:
     assert choice(plan(here=box(disk=False))) == "off"
+
+
+@pytest.mark.parametrize(("source", "foreign"), [("flag", True), ("config", False)])
+def test_for_sglang_the_flag_means_nothing_and_the_setting_is_no_fault(
+    source: Source, foreign: bool
+) -> None:
+    options = RunOptions(model="large", engine="sglang", pack_cache="on")
+    origins = Origins({"pack_cache": source})
+    made = plan_run(machine(ram=200 * GIB, gpus=1), LARGE, options, FACTS, origins)
+    assert any("--pack-cache" in problem.what for problem in made.problems) == foreign

@@ -80,6 +80,13 @@ def test_a_pack_is_found_as_long_as_its_checkpoint_stays_the_same(
     assert len(shelf.of(model)) == 1
 
 
+def test_a_pack_of_another_version_goes(tmp_path: Path, shelf: Shelf) -> None:
+    model = checkpoint(tmp_path / "m")
+    filled(shelf, model, 1000, 1.0).close()
+    shelf.open(model, "test 2").close()
+    assert [pack.made_by for pack in shelf.packs()] == ["test 2"]
+
+
 def test_the_least_recently_used_goes_first(three: Shelf) -> None:
     room = Shelf(three.folder, limit=3500, spare=0)
     assert room.make_room(1400, keep=three.folder / "none") == ""
