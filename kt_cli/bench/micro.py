@@ -10,15 +10,24 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-FORMATS = ("bf16", "int8", "int4")
+BITS: Mapping[str, float] = {
+    "bf16": 16, "int8": 8, "int4": 4.5, "q8_0": 8.5, "q4_1": 5, "mxfp4": 4.25, "nvfp4": 4.5,
+    "iq4_nl": 4.5,
+}  # fmt: skip
+"""Of a weight with its share of a group's scales, in the group that each format has by default."""
+FORMATS = tuple(BITS)
+USUAL = ("bf16", "int8", "int4")
 TOKENS = (1, 4, 32, 512, 2048)
 PEERS = ("kt-kernel", "torch")
 PEAKS: Mapping[str, tuple[str, ...]] = {
     "bf16": ("fma", "bf16", "amx-bf16"),
     "int8": ("fma", "int8", "amx-int8"),
     "int4": ("fma", "int8", "int4", "amx-int8"),
+    "q8_0": ("fma", "int8", "amx-int8"),
+    "iq4_nl": ("fma", "int8", "amx-int8"),
 }
-"""Kinds of peak that a format's products may use; the fastest one is its limit."""
+"""Kinds of peak that a format's products may use; the fastest one is its limit. Formats that are
+not named are multiplied as int4 is."""
 
 SMALL_ROUTINGS, LARGE_ROUTINGS, FEW_TOKENS = 24, 4, 64
 
@@ -59,10 +68,6 @@ def parse_shape(text: str) -> Shape:
     return Shape(text, e, k, h, i)
 
 
-def bits_per_weight(format: str, group: int = 32) -> float:
-    return {"bf16": 16.0, "int8": 8.0, "int4": 4 + 16 / group}[format]
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """One measurement: `layers` copies of the experts, so that no call finds its weights cached."""
@@ -88,7 +93,9 @@ class Limits:
     gops: Mapping[str, float]
 
     def peak(self, format: str) -> float:
-        return max((self.gops.get(kind, 0.0) for kind in PEAKS[format]), default=0.0)
+        return max(
+            (self.gops.get(kind, 0.0) for kind in PEAKS.get(format, PEAKS["int4"])), default=0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +161,7 @@ def fitted(shape: Shape, available: int) -> Shape:
 
 def layers_beyond_cache(shape: Shape, format: str, cache: int) -> int:
     """Layers whose weights together are more than four times the last-level cache."""
-    layer = shape.experts * shape.weights * bits_per_weight(format) / 8
+    layer = shape.experts * shape.weights * BITS[format] / 8
     return int(4 * cache // layer) + 1
 
 

@@ -28,9 +28,11 @@ def _measure(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
     engine = _engine(kt_kernel.kt_kernel_ext, request["threads"])
     for group in request["groups"]:
-        name = next((c for c in CLASSES[group["format"]] if _class(c)), None)
+        known = CLASSES.get(group["format"], ())
+        name = next((c for c in known if _class(c)), None)
         if name is None:
-            yield {"skipped": "kt-kernel has none for this CPU", "format": group["format"]}
+            why = "kt-kernel has none for this CPU" if known else "not driven for kt-kernel"
+            yield {"skipped": why, "format": group["format"]}
             continue
         layers = [_Layer(engine, group, _class(name)) for _ in range(group["layers"])]
         for case in group["cases"]:

@@ -11,7 +11,10 @@ from kt_cli.bench.micro import Limits, Report, Row
 
 WIDTH, HEIGHT = 900, 560
 LEFT, RIGHT, TOP, BOTTOM = 80, 220, 40, 60
-COLOURS = {"bf16": "#1b6ca8", "int8": "#c8553d", "int4": "#4f772d"}
+COLOURS = {
+    "bf16": "#1b6ca8", "int8": "#c8553d", "int4": "#4f772d", "q8_0": "#e09f3e", "q4_1": "#90a955",
+    "mxfp4": "#6a4c93", "nvfp4": "#2a9d8f", "iq4_nl": "#b5838d",
+}  # fmt: skip
 MARKS = {"kt_moe": "circle", "kt-kernel": "square", "torch": "triangle"}
 
 

@@ -39,7 +39,10 @@ def _shape(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class MicrobenchOptions:
     format: tuple[str, ...] | None = opt(
-        "--format", help="Weight formats, such as bf16,int8,int4", parse=_formats, metavar="LIST"
+        "--format",
+        help=f"Weight formats, of {', '.join(micro.FORMATS)}",
+        parse=_formats,
+        metavar="LIST",
     )
     shape: str | None = opt(
         "--shape",
@@ -92,7 +95,7 @@ def _wanted(options: MicrobenchOptions) -> Wanted:
     passes = (False, True) if options.backward else (False,)
     cases = [
         Case(format, shape, tokens, micro.layers_beyond_cache(shape, format, cache), backward)
-        for format in options.format or micro.FORMATS
+        for format in options.format or micro.USUAL
         for backward in passes
         for tokens in options.tokens or micro.TOKENS
     ]

@@ -28,6 +28,15 @@ class Stored:
     minima: Bits | None = None
     rows: npt.NDArray[np.float32] | None = None
 
+    def as_q4_1(self) -> Stored | None:
+        """int4 with a minimum, as q4_1 has it, None for other formats or where fp16 overflows."""
+        if self.format != "int4":
+            return None
+        minima = np.float16(-8) * self.scales.view(np.float16)
+        if not np.isfinite(minima).all():
+            return None
+        return replace(self, format="q4_1", minima=minima.view(np.uint16))
+
     def with_group(self, group: int) -> Stored | None:
         """The same with a scale for every `group`, None where that does not divide the present."""
         times, rest = divmod(self.group, group)

@@ -7,14 +7,14 @@ namespace kt {
 namespace {
 
 const Format kFormats[] = {
-    {"bf16", Product::bf16, 16, nullptr, false, GroupScale::none, false, 0},
-    {"int8", Product::i8, 8, nullptr, true, GroupScale::none, false, 0},
-    {"int4", Product::i4, 4, kInt4Grid, false, GroupScale::f16, false, 0},
-    {"q8_0", Product::q8_0, 8, nullptr, false, GroupScale::f16, false, 0},
-    {"q4_1", Product::q4_1, 4, kUint4Grid, false, GroupScale::f16, true, 0},
-    {"mxfp4", Product::mxfp4, 4, kE2m1Grid, false, GroupScale::e8m0, false, 32},
-    {"nvfp4", Product::nvfp4, 4, kE2m1Grid, true, GroupScale::e4m3, false, 16},
-    {"iq4_nl", Product::iq4_nl, 4, kIq4Grid, false, GroupScale::f16, false, 0},
+    {"bf16", Product::bf16, 16, nullptr, false, GroupScale::none, false, 32, 128},
+    {"int8", Product::i8, 8, nullptr, true, GroupScale::none, false, 32, 128},
+    {"int4", Product::i4, 4, kInt4Grid, false, GroupScale::f16, false, 16, 128},
+    {"q8_0", Product::q8_0, 8, nullptr, false, GroupScale::f16, false, 32, 128},
+    {"q4_1", Product::q4_1, 4, kUint4Grid, false, GroupScale::f16, true, 16, 128},
+    {"mxfp4", Product::mxfp4, 4, kE2m1Grid, false, GroupScale::e8m0, false, 32, 32},
+    {"nvfp4", Product::nvfp4, 4, kE2m1Grid, true, GroupScale::e4m3, false, 16, 16},
+    {"iq4_nl", Product::iq4_nl, 4, kIq4Grid, false, GroupScale::f16, false, 32, 128},
 };
 static_assert(sizeof kFormats / sizeof *kFormats == kProducts, "a format for every product");
 
@@ -100,7 +100,9 @@ std::vector<std::string> format_names() {
 }
 
 std::vector<int> format_groups(const Format& f) {
-  return f.group ? std::vector<int>{f.group} : std::vector<int>{32, 64, 128};
+  std::vector<int> groups;
+  for (int g = f.least; g <= f.most; g *= 2) groups.push_back(g);
+  return groups;
 }
 
 void unpack_panel(const Format& f, const char* data, const char* scale, int k, int group,

@@ -20,7 +20,7 @@ struct Format {
   bool row;
   GroupScale scale;
   bool minimum;
-  int group;                 // the only one there is; 0: 32, 64 or 128
+  int least, most;           // k of a group: a power of two between these
 
   bool ints() const { return product != Product::bf16; }
   bool grouped() const { return scale != GroupScale::none; }

@@ -127,4 +127,9 @@ struct IntBody {
 template <class W>
 void gemm_int(const GemmArgs* g) { walk<IntBody<W>>(*g); }
 
+template <class W>
+void gemm_any_group(const GemmArgs* g) {
+  g->w_group == 16 ? walk<IntBody<typename W::Narrow>>(*g) : walk<IntBody<W>>(*g);
+}
+
 }  // namespace

@@ -68,6 +68,7 @@ struct RowScaled {
 template <class C, class S, int Span = 32, bool Minimum = false, bool Row = false>
 struct GroupScaled {
   using Codes = C;
+  using Narrow = GroupScaled<C, S, 16, Minimum, Row>;  // for groups of 16
   static constexpr bool kGrouped = true, kMinimum = Minimum, kRow = Row;
   static constexpr int kSpan = Span;
   static KT_INLINE const char* at(const char* scale, int k, int group) {

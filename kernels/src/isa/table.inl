@@ -10,9 +10,10 @@ double peak_vector(int kind, long rounds) {
 }
 
 template <class W>
-constexpr void add_format(Kernels& t, Product product, bool (*pack)(const PackArgs*)) {
+constexpr void add_format(Kernels& t, Product product, bool (*pack)(const PackArgs*),
+                          void (*gemm)(const GemmArgs*) = gemm_int<W>) {
   const int i = int(product);
-  t.gemm[i] = gemm_int<W>;
+  t.gemm[i] = gemm;
   t.turn[i] = turn<lines_int<W>>;
   t.widen[i] = widen<lines_int<W>>;
   t.pack[i] = pack;
@@ -28,9 +29,9 @@ constexpr Kernels vector_table(const char* name) {
   t.widen[0] = widen<lines_bf16>;
   t.pack[0] = pack_bf16;
   add_format<FormatI8>(t, Product::i8, pack_i8);
-  add_format<FormatI4>(t, Product::i4, pack_i4);
+  add_format<FormatI4>(t, Product::i4, pack_i4, gemm_any_group<FormatI4>);
   add_format<FormatQ80>(t, Product::q8_0, pack_q8_0);
-  add_format<FormatQ41>(t, Product::q4_1, pack_q4_1);
+  add_format<FormatQ41>(t, Product::q4_1, pack_q4_1, gemm_any_group<FormatQ41>);
   add_format<FormatMxfp4>(t, Product::mxfp4, pack_mxfp4);
   add_format<FormatNvfp4>(t, Product::nvfp4, pack_nvfp4);
   add_format<FormatIq4>(t, Product::iq4_nl, pack_iq4_nl);

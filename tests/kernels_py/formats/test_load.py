@@ -91,6 +91,8 @@ FORMATS = {
     "Q4_K": (random_blocks("Q4_K", (0, 2)), "q4_1", 4e-4),
     "IQ4_NL": (random_blocks("IQ4_NL", (0,)), "iq4_nl", EXACT),
     "IQ4_XS": (random_blocks("IQ4_XS", (0,)), "iq4_nl", 4e-4),
+    "Q2_K": (random_blocks("Q2_K", (80, 82)), "q4_1", 4e-4),
+    "Q3_K": (random_blocks("Q3_K", (108,)), "int4", 4e-4),
     "Q5_0": (blocks("Q5_0"), "int8", 0.01),
 }
 
@@ -133,6 +135,14 @@ def test_a_target_can_be_asked_for():
 def test_mixed_formats_meet_at_eight_bits():
     mixed = [(int4(np.eye(I, H)), mxfp4(np.eye(I, H)), mxfp4(np.eye(H, I)))]
     assert to_experts(mixed, 1, top_k=1).experts.format == "int8"
+
+
+def test_groups_with_and_without_a_minimum_meet_at_four_bits():
+    rng = np.random.default_rng(6)
+    up, down = (rng.standard_normal(s).astype(np.float32) for s in ((I, H), (H, I)))
+    plain = blocks("Q4_0")(up)
+    loaded = to_experts([(plain, plain, blocks("Q4_1")(down))], 1, top_k=1)
+    assert loaded.experts.format == "q4_1" and loaded.error < EXACT
 
 
 def test_a_wrong_number_of_experts_or_a_wrong_shape_is_refused():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -69,10 +69,13 @@ class GgufBlocks:
         return None if bits is None else Stored("iq4_nl", 32, values, bits)
 
     def codes(self) -> Codes | None:
-        """Values and scales of the symmetric formats Q8_0 and Q4_0, None for the others."""
-        if self.kind not in ("Q8_0", "Q4_0"):
+        """Values and scales of the symmetric formats Q8_0, Q4_0 and Q3_K, None for the others."""
+        if self.kind not in ("Q8_0", "Q4_0", "Q3_K"):
             return None
         blocks = self.raw.reshape(-1, BLOCKS[self.kind][1])
+        if self.kind == "Q3_K":
+            q, unit = _q3_k_codes(blocks)
+            return Codes(q.reshape(self.shape), unit.reshape(self.shape[0], -1), 4)
         values = blocks[:, 2:].view(np.int8)
         if self.kind == "Q4_0":
             values = _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
@@ -144,19 +147,24 @@ def _planes(b: Bytes, width: int, bits: int) -> Bytes:
 
 
 def _q2_k(b: Bytes) -> Floats:
-    scales = b[:, :16]
-    scale = (_half(b, 80) * (scales & 15))[:, :, None]
-    low = (-_half(b, 82) * (scales >> 4))[:, :, None]
-    return _affine(_planes(b[:, 16:80], 32, 2).reshape(-1, 16, 16), scale, low)
+    parts = _q2_k_parts(b)
+    low: Any = parts.minima
+    return _affine(parts.codes.reshape(-1, 16, 16), parts.scales[:, :, None], low[:, :, None])
 
 
-def _q3_k(b: Bytes) -> Floats:
+def _q3_k_codes(b: Bytes) -> tuple[Array, Floats]:
+    """-4…3 and a scale for every 16."""
     high = _planes(b[:, :32], 32, 1).astype(np.int8)
     q = _planes(b[:, 32:96], 32, 2).astype(np.int8) + 4 * high - 4
     low4 = _nibbles(b[:, 96:104])
     high2 = _planes(b[:, 104:108], 4, 2).reshape(-1, 16)
     scale = (low4 | high2 << 4).astype(np.float32) - 32
-    return q.reshape(-1, 16, 16) * (_half(b, 108) * scale)[:, :, None]
+    return q.reshape(-1, 16, 16), _half(b, 108) * scale
+
+
+def _q3_k(b: Bytes) -> Floats:
+    q, scale = _q3_k_codes(b)
+    return q * scale[:, :, None]
 
 
 def _scale_min(b: Bytes) -> tuple[Bytes, Bytes]:
@@ -206,7 +214,7 @@ IQ4: Floats = np.array(
 
 
 class _Parts(NamedTuple):
-    """Codes 0…15, and per 32 of them a scale and where there is one a minimum."""
+    """Codes 0…15, and per 32 of them (Q2_K: 16) a scale and where there is one a minimum."""
 
     codes: Bytes
     scales: Array
@@ -220,12 +228,19 @@ def _iq4_xs_parts(b: Bytes) -> _Parts:
     return _Parts(_planes(b[:, 8:], 16, 4), _half(b, 0) * scale)
 
 
+def _q2_k_parts(b: Bytes) -> _Parts:
+    scales = b[:, :16]
+    scale, low = _half(b, 80) * (scales & 15), -_half(b, 82) * (scales >> 4)
+    return _Parts(_planes(b[:, 16:80], 32, 2), scale, low)
+
+
 def _q4_k_parts(b: Bytes) -> _Parts:
     scale, low = _scale_min(b[:, 4:16])
     return _Parts(_planes(b[:, 16:], 32, 4), _half(b, 0) * scale, -_half(b, 2) * low)
 
 
 _PARTS: dict[str, Callable[[Bytes], _Parts]] = {
+    "Q2_K": _q2_k_parts,
     "Q4_1": lambda b: _Parts(_nibbles(b[:, 4:]), _half(b, 0), _half(b, 2)),
     "Q4_K": _q4_k_parts,
     "IQ4_NL": lambda b: _Parts(_nibbles(b[:, 2:]), _half(b, 0)),

@@ -85,8 +85,8 @@ def _empty(
 ) -> Experts:
     near = [nearest(m) for m in triple]
     kinds = {kind for kind, _ in near}
-    format_: Target = target or (near[0][0] if len(kinds) == 1 else "int8")
-    shared = min(g for _, g in near) if kinds == {format_} else None
+    format_: Target = target or _meeting(kinds)
+    shared = min(g for _, g in near) if format_ in kinds else None
     intermediate, hidden = shape
     return Experts(
         count,
@@ -97,6 +97,12 @@ def _empty(
         top_k=top_k,
         act=act,
     )
+
+
+def _meeting(kinds: set[Target]) -> Target:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "q4_1" if kinds == {"int4", "q4_1"} else "int8"
 
 
 def _pack(experts: Experts, expert: int, triple: Triple) -> None:
@@ -111,6 +117,8 @@ def _pack(experts: Experts, expert: int, triple: Triple) -> None:
 
 def _fitting(matrix: Matrix, experts: Experts) -> Stored | None:
     native = stored(matrix)
+    if native is not None and native.format != experts.format == "q4_1":
+        native = native.as_q4_1()
     if native is None or native.format != experts.format:
         return None
     return native.with_group(experts.group)

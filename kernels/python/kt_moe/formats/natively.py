@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from kt_moe.formats.codes import INT4_GROUPS, Codes
+from kt_moe.formats.codes import Codes
 from kt_moe.formats.floats import Array, Bytes, Floats
 from kt_moe.formats.matrix import Matrix, codes_of
 from kt_moe.stored import Bits, Stored
 
-_ROW_GROUP = max(INT4_GROUPS)
+GROUPS = {4: (16, 32, 64, 128), 8: (32, 64, 128)}
+"""k of a group that the kernels have, by bits of a code."""
+_ROW_GROUP = 128
 _LOSS = 2.0**-10
 """What rounding to fp16 may change of a scale, or of an eighth of the largest one."""
 
@@ -37,7 +39,7 @@ def symmetric(codes: Codes) -> Stored | None:
     if by_row:
         k = codes.shape[1]
         return _halved(codes, _ROW_GROUP, codes.scales.repeat(-(-k // _ROW_GROUP), axis=1))
-    groups = [g for g in INT4_GROUPS if codes.group % g == 0]
+    groups = [g for g in GROUPS[codes.bits] if codes.group % g == 0]
     if not groups:
         return None
     group = max(groups)
@@ -47,7 +49,7 @@ def symmetric(codes: Codes) -> Stored | None:
 def with_minima(codes: Bytes, scales: Floats, minima: Floats) -> Stored | None:
     """q4_1: codes 0…15 [N, K], weight = scale · code + minimum, for each group of K."""
     group = codes.shape[1] // scales.shape[1]
-    groups = [g for g in INT4_GROUPS if group % g == 0]
+    groups = [g for g in GROUPS[4] if group % g == 0]
     units, lows = half(scales), half(minima, scales)
     if not groups or units is None or lows is None:
         return None
