@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import select
 import signal
 import time
@@ -19,6 +20,7 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _STATE, _PPID, _STARTED, _STATUS = 0, 1, 19, 49
 _POLL_S = 0.05
+_LARGE = 2 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +161,24 @@ def title(pid: int) -> str:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold; shared pages count for each."""
+    """Bytes of memory that a process and its descendants hold, shared pages once.
+
+    A large process counts its shared pages too: to tell them apart, the kernel would have to look
+    at each of its pages, while SGLang's many forked helpers are small.
+    """
     page = os.sysconf("SC_PAGE_SIZE")
-    return page * sum(_resident_pages(p) for p in (pid, *descendants(pid)))
+    sizes = {p: page * _resident_pages(p) for p in (pid, *descendants(pid))}
+    return sum(size if size > _LARGE else _share(p, size) for p, size in sizes.items())
+
+
+def _share(pid: int, resident: int) -> int:
+    """The process's part of its resident bytes (Pss of proc_pid_smaps(5)), else all of them."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return resident
+    found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else resident
 
 
 def die_with_parent(number: signal.Signals, parent: int) -> None:
