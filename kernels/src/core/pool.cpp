@@ -1,7 +1,6 @@
 #include "pool.h"
 
 #include <pthread.h>
-#include <x86intrin.h>
 
 #include <algorithm>
 #include <atomic>
@@ -10,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "rest.h"
 #include "topology.h"
 #include "wait.h"
 
@@ -18,7 +16,6 @@ namespace kt {
 namespace {
 
 constexpr long kSpin = 40000, kYield = 260000;  // nanoseconds, in turn, before a thread sleeps
-constexpr uint64_t kLongWork = 2000000;  // ticks: of a phase of one thread, when to ask what took so long
 
 // One hardware thread a core: a second one on the same core would only share its units.
 void keep_to(const std::vector<int>& cores) {
@@ -83,7 +80,7 @@ size_t power_of_two_above(int n) {
 class Workers : public Pool {
  public:
   explicit Workers(int n)
-      : count_(n), seats_(n), slots_(power_of_two_above(n)), rests_(n) {
+      : count_(n), seats_(n), slots_(power_of_two_above(n)) {
     for (Slot& s : slots_)
       for (Phase& p : s.phases) p.ranges = std::vector<Range>(size_t(n));
     for (int i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
@@ -91,7 +88,6 @@ class Workers : public Pool {
 
   ~Workers() override {
     stop_.store(true);
-    rests_.end();
     posted_.fetch_add(1);
     futex_wake_all(posted_);
     for (std::thread& t : workers_) t.join();
@@ -100,15 +96,13 @@ class Workers : public Pool {
   int threads() const override { return count_; }
 
   void run(const Job& job) override {
-    static thread_local Watch watch;
-    watch.begin();
     const uint32_t post = next_post();
     Slot& slot = slot_of(post);
     prepare(slot, job);
     slot.sequence.store(post);
     posted_.store(post);
     if (sleepers_.load() > 0) futex_wake_all(posted_);
-    if (take_part(slot, 0, watch)) rests_.ask();
+    take_part(slot, 0);
     slot.sequence.store(0);
   }
 
@@ -186,10 +180,10 @@ class Workers : public Pool {
   }
 
   // Asleep at last, so that the core is free for a worker that was put aside on another one.
-  static void wait_for(Phase& phase, Watch& watch) {
+  static void wait_for(Phase& phase) {
     const auto over = [&] { return phase.over(); };
     if (spin(kSpin, over)) return;
-    for (const long end = now() + kYield; now() < end; watch.yielded(), sched_yield())
+    for (const long end = now() + kYield; now() < end; sched_yield())
       if (over()) return;
     phase.asleep.fetch_add(1);
     for (uint32_t seen; (seen = phase.done.load()) != phase.units;) futex_wait(phase.done, seen);
@@ -198,32 +192,25 @@ class Workers : public Pool {
 
   static bool timed(const Slot& slot, int thread) { return thread == 0 && slot.job.seconds; }
 
-  // Whether the core was taken away in between.
-  bool take_part(Slot& slot, int thread, Watch& watch) {
+  void take_part(Slot& slot, int thread) {
     const size_t node = seats_.node_of(thread);
-    bool interrupted = false;
     for (int p = 0; p < slot.job.phases; ++p) {
       const long start = timed(slot, thread) ? now() : 0;
-      const uint64_t ticks = __rdtsc();
       drain_all(slot, p, thread, node);
-      if (__rdtsc() - ticks > kLongWork && watch.interrupted()) interrupted = true;
-      wait_for(slot.phases[p], watch);
+      wait_for(slot.phases[p]);
       if (timed(slot, thread)) slot.job.seconds[p] += 1e-9 * double(now() - start);
     }
-    return interrupted;
   }
 
-  bool join_job(uint32_t post, int thread, Watch& watch) {
+  void join_job(uint32_t post, int thread) {
     Slot& slot = slot_of(post);
     slot.inside.fetch_add(1);
-    const bool interrupted = slot.sequence.load() == post && take_part(slot, thread, watch);
+    if (slot.sequence.load() == post) take_part(slot, thread);
     slot.inside.fetch_sub(1);
-    return interrupted;
   }
 
   void work(int thread) {
     keep_to(seats_.nodes[seats_.node_of(thread)].cpus);
-    Watch watch;
     uint32_t seen = 0;
     while (!stop_.load()) {
       const auto posted = [&] { return posted_.load(std::memory_order_acquire) != seen; };
@@ -233,8 +220,7 @@ class Workers : public Pool {
         sleepers_.fetch_sub(1);
       }
       seen = posted_.load();
-      if (!stop_.load()) rests_.after_work(watch, join_job(seen, thread, watch));
-      watch.begin();
+      if (!stop_.load()) join_job(seen, thread);
     }
   }
 
@@ -242,7 +228,6 @@ class Workers : public Pool {
   const Seats seats_;
   std::vector<Slot> slots_;
   std::vector<std::thread> workers_;
-  Rests rests_;
   alignas(64) Word posted_{0};
   alignas(64) std::atomic<int> sleepers_{0};
   std::atomic<bool> stop_{false};
