@@ -26,11 +26,12 @@ class Layer:
         h, i, e = (int(rng.integers(1, n)) for n in (140, 140, 9))
         up = (rng.standard_normal((2, e, i, h)) / np.sqrt(h)).astype(np.float32)
         down = (rng.standard_normal((e, h, i)) / np.sqrt(i)).astype(np.float32)
+        kind = str(rng.choice(core().formats()))
         self.experts = kt_moe.Experts.from_weights(
             *up,
             down,
-            format=str(rng.choice(core().formats())),
-            group=int(rng.choice([32, 64, 128])),
+            format=kind,
+            group=int(rng.choice(core().groups(kind))),
             top_k=int(rng.integers(1, e + 1)),
             act="gelu" if rng.random() < 0.3 else "silu",
         )
