@@ -1,0 +1,107 @@
+"""Time a layer's way GPU → CPU → GPU in a captured graph of 48 layers, beyond two tiny kernels.
+
+Needs torch with CUDA and the built package on PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import kt_moe
+import numpy as np
+import torch
+from kt_moe.gpu import GpuBuffers, GpuLink, Sizes, Way, wake
+
+LAYERS = 48
+WAYS: tuple[Way, ...] = ("mailbox", "host-function")
+Body = Callable[[int], None]
+
+
+def graph_of(body: Body) -> torch.cuda.CUDAGraph:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        body(stream.cuda_stream)
+        stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            body(stream.cuda_stream)
+    return graph
+
+
+def replay_us(
+    graph: torch.cuda.CUDAGraph, n: int = 200, before: Callable[[], None] | None = None
+) -> float:
+    """Microseconds a layer, the median of n replays."""
+    times = []
+    for _ in range(n):
+        if before is not None:
+            before()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        graph.replay()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 1e6 * float(np.median(times)) / LAYERS
+
+
+def tiny(x: torch.Tensor) -> None:
+    x.add_(1)
+    x.mul_(0.5)
+
+
+def idle() -> None:
+    time.sleep(0.1)
+
+
+def idle_and_wake() -> None:
+    idle()
+    wake()
+
+
+def handshakes() -> None:
+    """No token has an expert here: what is timed is the way there and back."""
+    hidden, top_k = 64, 2
+    experts = kt_moe.Experts(4, hidden, 64, format="int8", top_k=top_k)
+    x = torch.zeros(1, hidden, device="cuda", dtype=torch.bfloat16)
+    out = torch.zeros_like(x)
+    ids = torch.full((1, top_k), -1, device="cuda")
+    weights = torch.ones(1, top_k, device="cuda")
+    copied = tuple(t.data_ptr() for t in (x, ids, weights, out))
+
+    def kernels_alone(stream: int) -> None:
+        for _ in range(LAYERS):
+            tiny(x)
+
+    alone = replay_us(graph_of(kernels_alone))
+    print(f"two tiny kernels {alone:.2f} us a layer; beyond them:")
+
+    def report(what: str, links: list[GpuLink], addresses: tuple[int, ...], threads: int) -> None:
+        kt_moe.set_threads(threads)
+
+        def body(stream: int) -> None:
+            for link in links:
+                tiny(x)
+                link.enqueue(stream, 1, *addresses)
+
+        graph = graph_of(body)
+        late = [replay_us(graph, 10, pause) - alone for pause in (idle, idle_and_wake)]
+        print(
+            f"{what:34} {replay_us(graph) - alone:6.2f}, after 100 ms {late[0]:6.2f}, "
+            f"with wake {late[1]:6.2f}",
+            flush=True,
+        )
+
+    cores = kt_moe.cpu_info()["cores"]
+    for way in WAYS:
+        buffers = GpuBuffers(Sizes(1, hidden, top_k))
+        buffers.ids[:] = -1
+        links = [GpuLink(experts, 1, way=way, buffers=buffers) for _ in range(LAYERS)]
+        report(f"{way}, no copies, 1 thread", links, (0, 0, 0, 0), 1)
+        report(f"{way}, four copies, 1 thread", links, copied, 1)
+        report(f"{way}, four copies, {cores} threads", links, copied, cores)
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    handshakes()
