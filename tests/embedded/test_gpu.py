@@ -11,6 +11,7 @@ from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.cache import TokenPool
 from kt_cli.embedded.inject import read_rules
 from kt_cli.embedded.loading import LoadOptions, load_model
+from kt_cli.embedded.operators.experts import Experts
 from kt_cli.embedded.presets import rules_for
 
 pytestmark = [
@@ -53,6 +54,23 @@ def serve(path, model, rules=None):
     assert got == [reference_tokens(model, prompt, 12) for prompt in PROMPTS]
 
 
+def hidden_states(path, family, ways):
+    """Logits of a prompt and of the token after it, experts on our kernels."""
+    from embedded.test_logits import job, start, step
+
+    options = LoadOptions(device="cuda", dtype="bf16", experts_backend="kt_moe", threads=2)
+    loaded = load_model(path, read_rules(rules_for(family)), options, lambda *_: None)
+    layers = [m for m in loaded.model.modules() if isinstance(m, Experts)]
+    layers[0].loader.crossing._ways = list(ways)
+    runner = engine._runner(loaded, 100)
+    request = start(TokenPool(100), runner, PROMPTS[2], 50)
+    rows = [step(runner, job(request, len(PROMPTS[2])))[0]]
+    request.generated.append(7)
+    rows.append(step(runner, job(request, 1))[0])
+    assert layers[0].loader.crossing._ways == list(ways), "the driver refused"
+    return torch.stack(rows)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_runs_on_the_gpu(family, tiny):
     serve(*tiny(family))
@@ -63,6 +81,15 @@ def test_experts_run_on_the_cpu_beside_it(family, tiny, tmp_path):
     rules = tmp_path / "hybrid.yaml"
     rules.write_text(HYBRID)
     serve(*tiny(family), rules)
+
+
+@pytest.mark.parametrize("ways", [["mailbox"], ["host-function"], []])
+@pytest.mark.parametrize("family", ["qwen2_moe", "deepseek_v3"])
+def test_our_kernels_compute_the_same_however_the_gpu_reaches_them(family, ways, tiny):
+    """Whatever way they are called, a prompt and a token after it give what waiting gives."""
+    path, _ = tiny(family)
+    made = [hidden_states(path, family, chosen) for chosen in (ways, [])]
+    torch.testing.assert_close(*made, atol=0, rtol=0)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
