@@ -3,8 +3,9 @@
 usage: python scripts/memory_scoreboard.py [--device cuda] [--loads 3] [--threads N]
        [--folder DIR] [CASE …]
 
-A CASE is shape:context:method, such as qwen-7g:8192:INT4, or demo:8192:BF16; the default is a set
-that fits the machine. Prints a Markdown table: the middle of the loads and how far they lie apart.
+A CASE is shape:context:method, such as qwen-7g:8192:INT4, or demo:8192:BF16. The default set needs
+25 GB of RAM and 45 GB of disk; DIR keeps the models.
+Prints a Markdown table: the middle of the loads and how far they lie apart.
 Nothing that earlier loads taught the planner is used.
 """
 
