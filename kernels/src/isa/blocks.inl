@@ -3,6 +3,15 @@
 
 namespace {
 
+// Few rows are bound by memory, and panels are too short for the hardware to run far ahead: fetches `Lines` of
+// each of P streams, which go on in the P panels behind these once no more than `left` bytes are left.
+template <int Lines, int P>
+KT_INLINE void fetch_ahead(const char* w, size_t stride, size_t left) {
+  constexpr size_t kAhead = 2048;
+  const char* at = w + kAhead + (left > kAhead ? 0 : (P - 1) * stride);
+  unroll<P * Lines>(KT_EACH(i) { __builtin_prefetch(at + i / Lines * stride + i % Lines * 64); });
+}
+
 using Block = void (*)(const GemmArgs&, int row, int panel);
 
 // Rows left, cut into nearly equal chunks of at most `most`.

@@ -20,7 +20,8 @@ struct Bf16Body {
     Vf acc[M][P];
     unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = vf_zero(); });
     const size_t step = size_t(g.m) * 64, stride = g.w_stride;
-    for (int k = 0; k < g.k; k += kTileDepth, a += step, w += kTileDepth * 32)
+    for (int k = 0; k < g.k; k += kTileDepth, a += step, w += kTileDepth * 32) {
+      if constexpr (M <= 2) fetch_ahead<kTileDepth / 2, P>(w, stride, size_t(g.k - k) * 32);
 #pragma GCC unroll 4
       for (int j = 0; j < kTileDepth / 2; ++j)
         unroll<kHalves>(KT_EACH(half) {
@@ -31,6 +32,7 @@ struct Bf16Body {
             unroll<P>(KT_EACH(p) { acc[m][p] = bf16_dot(acc[m][p], line[p], x); });
           });
         });
+    }
     put_sums<M, P>(g, row, panel, acc);
   }
 };

@@ -24,15 +24,6 @@ KT_INLINE void sum_lines(typename C::Dot::Acc (&acc)[M][P], const char* a, const
   });
 }
 
-// For 4 bits and few rows: bound by memory, with panels too short for the hardware to run far ahead.
-template <int Lines, int P>
-KT_INLINE void fetch_ahead(const char* w, size_t stride) {
-  constexpr int kAhead = 1536;
-  unroll<P * Lines>(KT_EACH(i) {
-    __builtin_prefetch(w + i / Lines * stride + i % Lines * 64 + kAhead);
-  });
-}
-
 template <class W>
 struct IntBody {
   using Codes = typename W::Codes;
@@ -51,7 +42,8 @@ struct IntBody {
   struct At {  // of one block of rows
     const char *a, *w;
     size_t step, stride;
-    int k;
+    int k, end;
+    KT_INLINE size_t left() const { return size_t(end - k) * 2 * Codes::kBits; }
     KT_INLINE const char* x() const { return a + (k >> 6) * step + (k & 63); }
     KT_INLINE void skip(int n) {
       w += n * 2 * Codes::kBits;
@@ -63,7 +55,7 @@ struct IntBody {
   template <int M, int P>
   static KT_INLINE void sum_span(Vi (&sum)[M][P], At<M>& at, const int32_t* x_sum) {
     constexpr int kSpan = W::kSpan, kPart = kSpan < Dot::kDepth ? kSpan : 16;
-    if constexpr (M <= 2) fetch_ahead<kSpan * Codes::kBits / 32, P>(at.w, at.stride);
+    if constexpr (M <= 2) fetch_ahead<kSpan * Codes::kBits / 32, P>(at.w, at.stride, at.left());
     unroll<kSpan / kPart>(KT_EACH(part) {
       typename Dot::Acc acc[M][P];
       unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = Dot::init(part ? 0 : x_sum[i / P]); });
@@ -82,6 +74,7 @@ struct IntBody {
     typename Dot::Acc acc[M][P];
     unroll<M * P>(KT_EACH(i) { acc[i / P][i % P] = Dot::init(x_sum[i / P]); });
     do {
+      if constexpr (M <= 2) fetch_ahead<Codes::kBits, P>(at.w, at.stride, at.left());
       sum_lines<Codes, 32>(acc, at.x(), at.w, at.stride);
       at.skip(32);
     } while (at.k < end);
@@ -90,7 +83,7 @@ struct IntBody {
 
   template <int M, int P>
   static void run(const GemmArgs& g, int row, int panel) {
-    At<M> at = {g.a + row * 64, g.w + panel * g.w_stride, size_t(g.m) * 64, g.w_stride, 0};
+    At<M> at = {g.a + row * 64, g.w + panel * g.w_stride, size_t(g.m) * 64, g.w_stride, 0, g.k};
     const char* ws = g.w_scale + panel * g.w_scale_stride;
     const float* as = g.a_scale + row;
     const int32_t* x_sum = g.a_sum + row;
