@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kt_cli.commands.cli import Context
 from kt_cli.commands.planned import Planned
 from kt_cli.commands.records import outcomes, save_outcome
-from kt_cli.core.history import LATE, Cache, Outcome, compare, expected_now, expected_vram
+from kt_cli.core.history import FIRST, LATE, Cache, Outcome, compare, expected_now, expected_vram
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
@@ -80,12 +80,14 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
     from kt_cli.probe.held import held
     from kt_cli.probe.host import Host
 
-    plan = planned.plan
+    plan, facts = planned.plan, planned.facts.embedded
+    on_gpu = any(pool.name.startswith("GPU") for pool in plan.pools)
     usage = runtime.usage(server)
     alone = usage.load.running == 1
     cache = cache_of(planned, usage.load.kv_used)
     now = held(runtime.processes(server), Host())
     grows = plan.engine == sglang.NAME
+    late = LATE if grows else FIRST if on_gpu and not usage.load.kv_used else ()
     return Outcome(
         model=plan.model,
         engine=plan.engine,
@@ -95,12 +97,13 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
         kv_used=usage.load.kv_used,
         vram=now.gpu,
         expected_vram=expected_vram(plan, cache),
-        idle=expected_now(plan, cache, LATE) if grows else None,
-        idle_vram=expected_vram(plan, cache, LATE) if grows else None,
+        idle=expected_now(plan, cache, late) if late else None,
+        idle_vram=expected_vram(plan, cache, late) if late else None,
         ready_s=server.ready_s,
         decode=usage.load.tokens_s if alone else None,
         decode_limit=planned.decode_limit,
-        base=planned.facts.embedded.base_bytes,
+        base=facts.base_bytes + (facts.gpu_host_bytes if on_gpu else 0),
+        context=facts.gpu_context_bytes if on_gpu else None,
     )
 
 

@@ -14,6 +14,8 @@ PASSING = ("loading", "libraries", "workspace")
 that the kernel may drop, buffers that are given back."""
 LATE = ("CPU scratch", "pinned", "workspace", "prefill slot")
 """Lines of SGLang's ledger that long prompts fill, and that stay."""
+FIRST = ("CUDA on the host", "expert buffers", "workspace")
+"""Lines of the embedded engine's ledger beside a GPU that the first request fills."""
 ENOUGH = 3
 """Measurements before a prediction follows them."""
 
@@ -41,12 +43,22 @@ class Outcome:
     """As `expected`, before the first long prompt; None where that makes no difference."""
     idle_vram: int | None = None
     base: int | None = None
-    """Part of `expected` that calibration may have moved: the embedded engine's base."""
+    """Part of `expected` that calibration may have moved: the embedded engine's base, and beside
+    a GPU what CUDA takes on the host."""
+    context: int | None = None
+    """The same of `expected_vram`: the CUDA context."""
 
     def off(self, base: int) -> int:
         """Bytes that were missing in what a base of that size would have foretold."""
         moved = base - (base if self.base is None else self.base)
         return self.resident - self.expected - moved
+
+    def off_vram(self, context: int) -> int | None:
+        """The same on the GPU for a CUDA context of that size."""
+        if self.vram is None or self.expected_vram is None:
+            return None
+        moved = context - (context if self.context is None else self.context)
+        return self.vram - self.expected_vram - moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +157,36 @@ def _range(name: str, range_: Range, actual: float) -> Line:
 
 
 def calibrated(facts: EmbeddedFacts, outcomes: Sequence[Outcome]) -> EmbeddedFacts:
-    """The engine's facts after what was measured on this machine; unchanged by few loads."""
+    """The engine's facts after what was measured on this machine; unchanged by few loads.
+
+    Beside a GPU only those that have served count: CUDA loads kernels when they are first used.
+    """
     ours = [o for o in outcomes if o.engine == "embedded"]
-    if len(ours) >= ENOUGH:
-        error = int(median([o.off(facts.base_bytes) for o in ours]))
-        facts = replace(facts, base_bytes=max(0, facts.base_bytes + error))
+    beside = [o for o in ours if o.expected_vram is not None and o.kv_used]
+    facts = _base(facts, [o for o in ours if o.expected_vram is None])
+    facts = _cuda(facts, beside)
     shares = [o.decode / o.decode_limit for o in ours if o.decode and o.decode_limit]
     if len(shares) >= ENOUGH:
         share = median(shares)
         facts = replace(facts, decode_efficiency=(share * 0.85, share * 1.15))
     return facts
+
+
+def _base(facts: EmbeddedFacts, alone: Sequence[Outcome]) -> EmbeddedFacts:
+    if len(alone) < ENOUGH:
+        return facts
+    error = int(median([o.off(facts.base_bytes) for o in alone]))
+    return replace(facts, base_bytes=max(0, facts.base_bytes + error))
+
+
+def _cuda(facts: EmbeddedFacts, beside: Sequence[Outcome]) -> EmbeddedFacts:
+    host, context = facts.gpu_host_bytes, facts.gpu_context_bytes
+    if len(beside) >= ENOUGH:
+        host += int(median([o.off(facts.base_bytes + host) for o in beside]))
+    errors = [e for o in beside if (e := o.off_vram(context)) is not None]
+    if len(errors) >= ENOUGH:
+        context += int(median(errors))
+    return replace(facts, gpu_host_bytes=max(0, host), gpu_context_bytes=max(0, context))
 
 
 def median(values: Sequence[float]) -> float:
