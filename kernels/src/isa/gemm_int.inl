@@ -94,6 +94,7 @@ struct IntBody {
       Vf scale[P], low[P];
       unroll<P>(KT_EACH(p) {
         const char* s = W::at(ws + p * g.w_scale_stride, g.k0 + at.k, g.w_group);
+        if constexpr (M <= 2 && W::kGrouped) __builtin_prefetch(s + P * g.w_scale_stride);  // the next panels'
         scale[p] = W::scale(s);
         low[p] = W::minimum(s);
       });
