@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import kt_moe
@@ -121,7 +122,7 @@ def random_codes(rng: np.random.Generator, fmt: str, n: int, k: int) -> tuple[St
         codes = rng.integers(0, 16, (n, k)).astype(np.uint8)
         values = GRIDS[fmt][codes].astype(np.float64)
     else:
-        values = rng.integers(-128, 128, (n, k))
+        values = rng.integers(-127, 128, (n, k))
         codes = values.astype(np.int8).view(np.uint8)
     half = (rng.uniform(0.001, 0.01, shape) * rng.choice([-1, 1], shape)).astype(np.float16)
     rows = rng.uniform(0.5, 2, n).astype(np.float32)
@@ -154,6 +155,34 @@ def test_codes_are_kept(fmt: str, size: tuple[int, int], rng: np.random.Generato
         assert not any(m.any() for m in experts.dequantised(0))
 
 
+@pytest.mark.parametrize("fmt", ALL)
+def test_placed_codes_compute_as_their_weights(
+    isa: str, fmt: str, rng: np.random.Generator
+) -> None:
+    """At sizes with edges, whose filling must not count."""
+    h, i = 129, 65
+    experts = kt_moe.Experts(1, h, i, format=fmt, top_k=1)
+    experts.set_codes(0, *(mild(rng, fmt, n, k) for n, k in ((i, h), (i, h), (h, i))))
+    layer = twin.layer(*(m.astype(np.float64) for m in dequantised(experts)))
+    for tokens in (1, 9):
+        case = random_case(rng, tokens, h, 1, 1)
+        wanted = twin.backward(layer, case.x, case.ids, case.weights, case.x)
+        got = experts.forward(case.x, case.ids, case.weights)
+        assert error(got, twin.forward(layer, case.x, case.ids, case.weights)) < 4e-2
+        dx, _ = experts.backward(case.x, case.ids, case.weights, case.x)
+        assert error(dx, wanted.x) < 1e-2
+
+
+def mild(rng: np.random.Generator, fmt: str, n: int, k: int) -> Stored:
+    """Random codes with scales that keep the activation out of its saturation."""
+    stored, _ = random_codes(rng, fmt, n, k)
+    if fmt == "mxfp4":
+        return replace(stored, scales=np.full_like(stored.scales, 120))
+    if fmt == "nvfp4":
+        return replace(stored, scales=np.full_like(stored.scales, 48))
+    return replace(stored, rows=None if stored.rows is None else stored.rows / 500)
+
+
 def test_codes_of_another_format_or_shape_are_refused(rng: np.random.Generator) -> None:
     experts = kt_moe.Experts(1, 64, 64, format="int4", top_k=1)
     good, _ = random_codes(rng, "int4", 64, 64)
@@ -165,6 +194,10 @@ def test_codes_of_another_format_or_shape_are_refused(rng: np.random.Generator) 
     wide = Stored("int4", 32, good.codes + np.uint8(1), good.scales)
     with pytest.raises(ValueError, match="wider than 4 bits"):
         experts.set_codes(0, wide, good, good)
+    bytes_, _ = random_codes(rng, "q8_0", 64, 64)
+    bytes_.codes[5, 7] = 128
+    with pytest.raises(ValueError, match="a code is -128"):
+        kt_moe.Experts(1, 64, 64, format="q8_0", top_k=1).set_codes(0, bytes_, bytes_, bytes_)
     low = Stored("int4", 32, good.codes, good.scales, good.scales)
     with pytest.raises(ValueError, match="minima have no place"):
         experts.set_codes(0, low, good, good)

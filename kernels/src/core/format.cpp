@@ -54,24 +54,22 @@ float weight_at(const Format& f, const char* data, const char* scale, int row, i
   return value * (group_scale(f, at, row) * row_scale) + low;
 }
 
-void place_row(const Format& f, const CodeRows& from, int row, char* data) {
-  const unsigned char* codes = from.codes + size_t(row) * size_t(from.k);
-  if (f.bits == 8)
-    for (int k = 0; k < from.k; ++k) data[k / 4 * 64 + row * 4 + k % 4] = char(codes[k]);
-  else
-    for (int k = 0; k < from.k; ++k) {
-      const int shift = k / 4 % 2 * 4;
-      char& pair = data[k / 8 * 64 + row * 4 + k % 4];
-      pair = char((pair & (0xf0 >> shift)) | codes[k] << shift);
-    }
+// Codes k..k+3 of a row as they lie in a line, zeros beyond the row's end.
+uint32_t four(const unsigned char* codes, int k, int end) {
+  uint32_t word = 0;
+  if (k + 4 <= end) std::memcpy(&word, codes + k, 4);
+  else if (k < end) std::memcpy(&word, codes + k, size_t(end - k));
+  return word;
 }
 
-// What fills the edges: the code of 0 where there is one. They only ever meet zeros.
-char filler(const Format& f) {
-  if (f.bits != 4) return 0;
-  for (int code = 0; code < 16; ++code)
-    if (f.grid[code] == 0) return char(code * 0x11);
-  return 0;
+void place_row(const Format& f, const CodeRows& from, int row, char* data) {
+  const unsigned char* codes = from.codes + size_t(row) * size_t(from.k);
+  const int step = 32 / f.bits;  // k of a line
+  for (int k = 0; k < from.k; k += step) {
+    uint32_t line = four(codes, k, from.k);
+    if (f.bits == 4) line |= four(codes, k + 4, from.k) << 4;
+    std::memcpy(data + size_t(k / step) * 64 + row * 4, &line, 4);
+  }
 }
 
 void place_scales(const Format& f, const CodeRows& from, int row, char* scale) {
@@ -113,11 +111,10 @@ void unpack_panel(const Format& f, const char* data, const char* scale, int k, i
 }
 
 bool place_codes(const Format& f, const CodeRows& from, int k, int group, char* data, char* scale) {
-  std::memset(data, filler(f), f.panel_bytes(k));
+  std::memset(data, 0, f.panel_bytes(k));  // the edges only ever meet zeros
   std::memset(scale, 0, f.scale_bytes(k, group));
-  if (f.bits == 4)
-    for (size_t i = 0; i < size_t(from.rows) * size_t(from.k); ++i)
-      if (from.codes[i] > 15) return false;
+  for (size_t i = 0; i < size_t(from.rows) * size_t(from.k); ++i)
+    if (f.bits == 4 ? from.codes[i] > 15 : from.codes[i] == 0x80) return false;
   for (int row = 0; row < from.rows; ++row) {
     place_row(f, from, row, data);
     place_scales(f, from, row, scale);

@@ -50,7 +50,8 @@ struct CodeRows {
   int rows, k, groups;
 };
 
-// At most 16 rows into a panel of depth k. False when a code does not fit.
+// At most 16 rows into a panel of depth k. False when a code does not fit: -128 has no positive twin,
+// which products of magnitudes need.
 bool place_codes(const Format& f, const CodeRows& from, int k, int group, char* data, char* scale);
 
 float f16_to_f32(uint16_t h);

@@ -135,7 +135,8 @@ void Weights::set_codes(int expert, Projection matrix, const CodeRows& codes) {
   Placing p = {&layout_, matrix, codes, data_ + layout_.expert_bytes * size_t(expert), {}};
   const bool is_down = matrix == Projection::down;
   pool().run({place_unit, &p, 1, {is_down ? layout_.down_panels() : layout_.up_panels() / 2}});
-  if (p.bad.load()) throw std::invalid_argument("a code is wider than 4 bits");
+  if (p.bad.load()) throw std::invalid_argument(layout_.format->bits == 4 ? "a code is wider than 4 bits"
+                                                                          : "a code is -128");
 }
 
 void Weights::copy_expert(int source) {

@@ -187,6 +187,14 @@ def test_a_smaller_group_than_the_source_has_keeps_the_codes():
     assert (loaded.experts.group, loaded.error) == (32, 0)
 
 
+def test_a_code_of_minus_128_is_packed_anew():
+    values = np.random.default_rng(3).integers(-127, 128, (64, 64)).astype(np.int8)
+    values[1, 2] = -128
+    matrix = Codes(values, np.ones((64, 2), np.float32), 8)
+    loaded = to_experts([(matrix, matrix, matrix)], 1, top_k=1)
+    assert loaded.experts.format == "int8" and 0 < loaded.error < 0.01
+
+
 def test_scales_beyond_fp16_are_packed_anew():
     codes = int4(np.random.default_rng(3).standard_normal((64, 64)))
     tiny = Codes(codes.values, codes.scales * np.float32(2.0**-30), 4)

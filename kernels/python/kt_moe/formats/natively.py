@@ -33,6 +33,8 @@ def stored(matrix: Matrix) -> Stored | None:
 
 def symmetric(codes: Codes) -> Stored | None:
     """int8 for 8 bits and a scale per row, q8_0 for 8 bits in groups, int4 for 4 bits."""
+    if codes.bits == 8 and (codes.values == -128).any():
+        return None  # the kernels have no room for it
     by_row = codes.scales.shape[1] == 1
     if codes.bits == 8 and by_row:
         return Stored("int8", 32, _bytes(codes.values), _no_scales(codes), None, codes.scales[:, 0])
