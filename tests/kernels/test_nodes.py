@@ -92,7 +92,7 @@ def test_rows_are_divided_by_cores(sysfs: Path) -> None:
 @pytest.mark.parametrize("fmt", ["bf16", "int8", "int4"])
 @pytest.mark.parametrize("nodes", [2, 3])
 def test_results_do_not_depend_on_the_nodes(
-    fmt: str, nodes: int, sysfs: Path, tmp_path: Path, rng: np.random.Generator
+    isa: str, fmt: str, nodes: int, sysfs: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     matrices = random_matrices(rng, 5, 192, 320)
     cases = [random_case(rng, t, 192, 5, 2) for t in (1, 3, 40)]

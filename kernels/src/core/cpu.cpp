@@ -104,7 +104,9 @@ Cpu detect() {
 }
 
 [[noreturn]] void refuse(const std::string& wanted, const std::string& lacks) {
-  std::string why = "this CPU cannot run KT_ISA=" + wanted + ": it lacks " + lacks;
+  std::string why = wanted.empty() ? "the expert kernels need AVX2: this CPU lacks "
+                                   : "this CPU cannot run KT_ISA=" + wanted + ": it lacks ";
+  why += lacks;
   if (wanted == "amx" && !cpu().amx_reason.empty()) why += " (" + cpu().amx_reason + ")";
   throw IsaError(why);
 }
@@ -130,7 +132,7 @@ const Kernels* choose_kernels(const std::string& wanted) {
     else if (lacks.empty()) lacks = v.lacks;
   }
   if (best) return best->table();
-  if (!lacks.empty()) refuse(wanted.empty() ? "avx2" : wanted, lacks);
+  if (!lacks.empty()) refuse(wanted, lacks);
   throw IsaError("KT_ISA=" + wanted + " is unknown: use avx2, avx512 or amx");
 }
 

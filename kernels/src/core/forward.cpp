@@ -64,22 +64,9 @@ void each_block(const Layer& s, const Touched& e, const Acts& a, bool shared, Ge
   }
 }
 
-struct UpUnit {
-  int touched, at;  // which expert, which of its units
-};
-
-// Expert by expert, on several memory nodes node by node first.
-UpUnit up_unit(const Layer& s, int unit) {
-  int node = 0;
-  while (unit >= s.up.first[node + 1]) ++node;
-  const int touched = int(s.routing.touched.size()), begin = s.up.first[node] / touched;
-  const int width = s.up.first[node + 1] / touched - begin, at = unit - s.up.first[node];
-  return {at / width, begin + at % width};
-}
-
 void gate_up(const Layer& s, int unit, int thread) {
   const Layout& l = s.l;
-  const UpUnit u = up_unit(s, unit);
+  const ExpertUnit u = unit_at(s.up, unit);
   const Touched& e = s.routing.touched[size_t(u.touched)];
   const int pair = u.at * s.pairs_of_panels, n = s.pairs_of_panels * 16;
   const ThreadScratch t = scratch_of(s, thread);
@@ -191,15 +178,6 @@ Acts make_acts(const Layer& s, int k, int widest, Scratch& data, Scratch& scale,
   return a;
 }
 
-// Units of each memory node, of which a step of 64 rows holds `per_step`.
-Split units_by_node(const Split& steps, int nodes, int units, int per_step) {
-  Split split;
-  split.nodes = nodes;
-  for (int n = 1; n < nodes; ++n) split.first[n] = steps.first[n] * per_step;
-  split.first[nodes] = units;
-  return split;
-}
-
 void run_layer(Layer& s, Buffers& buffers) {
   Pool& workers = pool();
   s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
@@ -213,15 +191,11 @@ void run_layer(Layer& s, Buffers& buffers) {
   const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
   if (s.one_token && blocks) pack_x(s, 0, 0);
   const Home& home = s.w.home();
-  const int nodes = int(home.nodes.size());
-  Job job = {run_unit, &s, 3,
-             {s.one_token ? 0 : blocks, touched * (s.l.intermediate / 16 / s.pairs_of_panels),
-              s.l.hidden / 16 / s.down_panels},
-             s.call.seconds};
-  s.up = units_by_node(home.up, nodes, job.units[kGateUp], touched * 4 / s.pairs_of_panels);
-  s.down = units_by_node(home.down, nodes, job.units[kDown], 4 / s.down_panels);
-  job.splits[kGateUp] = &s.up;
-  job.splits[kDown] = &s.down;
+  s.up = units_of(home.up, kUpStep, s.l.up_panels(), s.pairs_of_panels * 2, touched);
+  s.down = units_of(home.down, kDownStep, s.l.down_panels(), s.down_panels, 1);
+  Job job = {run_unit, &s, 3, {s.one_token ? 0 : blocks, s.up.count(), s.down.count()}, s.call.seconds};
+  job.splits[kGateUp] = &s.up.split;
+  job.splits[kDown] = &s.down.split;
   workers.run(job);
 }
 

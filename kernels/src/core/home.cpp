@@ -41,8 +41,9 @@ Split split_by_cores(const std::vector<Node>& nodes, int steps) {
 
 // What one node has of one expert: panels of gate and up, of down, and the scales of both.
 std::vector<Part> parts_of(const Home& home, const Layout& l, size_t node) {
-  const size_t up = size_t(home.up.first[node]) * 8, down = size_t(home.down.first[node]) * 4;
-  const size_t ups = size_t(home.up.first[node + 1]) * 8 - up, downs = size_t(home.down.first[node + 1]) * 4 - down;
+  const size_t up = size_t(home.up.first[node]) * kUpStep, down = size_t(home.down.first[node]) * kDownStep;
+  const size_t ups = size_t(home.up.first[node + 1]) * kUpStep - up;
+  const size_t downs = size_t(home.down.first[node + 1]) * kDownStep - down;
   return {{l.up_panel * up, l.up_panel * ups},
           {l.down_at + l.down_panel * down, l.down_panel * downs},
           {l.up_scale_at + l.up_scale * up, l.up_scale * ups},

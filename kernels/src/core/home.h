@@ -15,6 +15,8 @@ namespace kt {
 
 struct Layout;
 
+constexpr int kUpStep = 8, kDownStep = 4;  // panels of 64 rows; gate and up lie together
+
 struct Home {
   std::vector<Node> nodes;
   Split up, down;  // in steps of 64 rows

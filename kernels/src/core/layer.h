@@ -4,6 +4,7 @@
 
 #include "forward.h"
 #include "tiled.h"
+#include "units.h"
 
 namespace kt {
 
@@ -42,7 +43,7 @@ struct Layer {
   Acts x, h;
   char* scratch;      // per thread
   size_t scratch_bytes;
-  Split up, down;     // units by memory node
+  ExpertUnits up, down;
 };
 
 constexpr int kDownPanels = 4;

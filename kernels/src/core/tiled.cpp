@@ -35,11 +35,10 @@ void gather_block(const Tiled& s, int block) {
   s.kernels.gather(&g);
 }
 
-int units_of(int panels, const Cut& c) { return (panels + c.panels - 1) / c.panels; }
-
 void gate_up(const Tiled& s, int unit, int thread) {
-  const int per_expert = units_of(s.l.up_panels(), s.cut), first = unit % per_expert * s.cut.panels;
-  const Touched& e = s.routing.touched[size_t(unit / per_expert)];
+  const ExpertUnit u = unit_at(s.up, unit);
+  const int first = u.at * s.cut.panels;
+  const Touched& e = s.routing.touched[size_t(u.touched)];
   each_block(s, e, up_panels(s, e.expert, first), s.x, thread, [&](int block, FinishArgs& f) {
     const size_t pair = size_t(s.routing.blocks[size_t(block)].first);
     if (s.ints) {
@@ -68,8 +67,9 @@ void quantise_h(const Tiled& s, int block, int thread) {
 }
 
 void down(const Tiled& s, int unit, int thread) {
-  const int per_expert = units_of(s.l.down_panels(), s.cut), first = unit % per_expert * s.cut.panels;
-  const Touched& e = s.routing.touched[size_t(unit / per_expert)];
+  const ExpertUnit u = unit_at(s.down, unit);
+  const int first = u.at * s.cut.panels;
+  const Touched& e = s.routing.touched[size_t(u.touched)];
   each_block(s, e, down_panels(s, e.expert, first), s.h, thread, [&](int block, FinishArgs& f) {
     const Block& b = s.routing.blocks[size_t(block)];
     float factor[16];
@@ -115,7 +115,7 @@ void run_unit(void* context, int phase, int unit, int thread) {
 Cut fitted(Cut c, const Layout& l, size_t touched, int threads, int k_of_tile) {
   c.depth = std::min(c.depth, std::max(l.hidden, l.intermediate) / k_of_tile);
   const auto few = [&] {
-    const int least = std::min(units_of(l.up_panels(), c), units_of(l.down_panels(), c));
+    const int least = std::min(l.up_panels(), l.down_panels()) / c.panels;
     return touched * size_t(least) < size_t(threads) * 4;
   };
   while (c.panels > 4 && few()) c.panels = std::max(4, c.panels / 2 / 4 * 4);
@@ -157,17 +157,21 @@ void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, c
   const Layout& l = w.layout();
   Tiled s = {w, l, call, kernels, routing, first_token, tokens, {}, l.format->ints(),
              nullptr, nullptr, nullptr, 0, nullptr, nullptr, call.dtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f32,
-             {}, {}, nullptr, 0};
+             {}, {}, {}, {}, nullptr, 0};
   const int blocks = int(routing.blocks.size()), touched = int(routing.touched.size());
   const int threads = pool().threads();
   const CutChoice choice({int(l.format->product), l.hidden, l.intermediate, threads,
                           routing.touched.size(), routing.blocks.size()});
   s.cut = fitted(choice.cut(), l, routing.touched.size(), threads, s.ints ? 64 : 32);
+  s.up = units_of(w.home().up, kUpStep, l.up_panels(), s.cut.panels, touched);
+  s.down = units_of(w.home().down, kDownStep, l.down_panels(), s.cut.panels, touched);
   allocate(s, buffers);
   const auto start = std::chrono::steady_clock::now();
-  pool().run({run_unit, &s, kSteps, {x_as_it_stands(s) ? 0 : tokens, blocks,
-              touched * units_of(l.up_panels(), s.cut), s.ints ? blocks : 0,
-              touched * units_of(l.down_panels(), s.cut), tokens}, call.seconds});
+  Job job = {run_unit, &s, kSteps, {x_as_it_stands(s) ? 0 : tokens, blocks, s.up.count(),
+             s.ints ? blocks : 0, s.down.count(), tokens}, call.seconds};
+  job.splits[kGateUp] = &s.up.split;
+  job.splits[kDown] = &s.down.split;
+  pool().run(job);
   choice.took(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
 }
 

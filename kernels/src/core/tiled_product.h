@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tiled.h"
+#include "units.h"
 
 namespace kt {
 
@@ -34,6 +35,7 @@ struct Tiled {
   char* y;            // [pair][hidden], weighted
   Dtype y_dtype;
   Blocks x, h;
+  ExpertUnits up, down;
   char* scratch;
   size_t scratch_bytes;
 

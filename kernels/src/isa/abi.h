@@ -37,7 +37,7 @@ struct GemmArgs {
   size_t w_scale_stride;
   int w_group;
   int k0;                  // depth of the panel ahead of what w points at
-  int panels;              // a multiple of 4
+  int panels;              // 2 or a multiple of 4
   float* c;                // [m][panels * 16]
   bool add;                // to what c holds
 };
