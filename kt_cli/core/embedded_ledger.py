@@ -42,6 +42,9 @@ class Case:
     wishes: Wishes
     facts: EmbeddedFacts
 
+    def threads(self) -> int:
+        return int(self.wishes.get("cpu_threads") or self.machine.cpu.physical_cores)
+
     def gpu(self, device: str) -> Gpu | None:
         """The GPU that `cuda` or `cuda:1` means; None for the CPU or a GPU that is not there."""
         kind, _, index = device.partition(":")
@@ -76,11 +79,12 @@ def _programs(case: Case) -> list[Item]:
     if torch is None or "+cpu" not in torch.version:
         base, files = base + facts.cuda_build_bytes, files + facts.cuda_libraries_bytes
         build = "torch built with CUDA"
-    words = f"{model.vocab} words × {facts.token_bytes} B"
+    words, threads = f"{model.vocab} words × {facts.token_bytes} B", case.threads()
     return [
         Item("Python, torch", base, f"memory of its own before any weight; {build}"),
         Item("libraries", files, "program files as far as they are read"),
         Item("tokenizer", model.vocab * facts.token_bytes, words),
+        Item("threads", threads * facts.thread_bytes, f"{threads}, what attention keeps for each"),
     ]
 
 

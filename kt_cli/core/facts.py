@@ -39,6 +39,8 @@ class EmbeddedFacts:
     cuda_libraries_bytes: int = 0
     token_bytes: int = 0
     """Of the tokenizer, a word of the vocabulary."""
+    thread_bytes: int = 0
+    """What attention and the libraries keep for each CPU thread."""
     pooled: tuple[str, ...] = ()
     """Starts of architectures whose cache is set aside whole; others grow with each request."""
     gpu_context_bytes: int = 0

@@ -164,11 +164,7 @@ def _shorter(context: int, room: int) -> int:
 
 def _packs(case: Case, choice: Choice, pools: tuple[Pool, ...]) -> Decision:
     size = sum(i.bytes for pool in pools for i in pool.items if i.name == "experts")
-    return decide(case, choice, size, _threads(case))
-
-
-def _threads(case: Case) -> int:
-    return int(case.wishes.get("cpu_threads") or case.machine.cpu.physical_cores)
+    return decide(case, choice, size, case.threads())
 
 
 def _room(case: Case, choice: Choice, work: int = 0) -> int:
@@ -187,7 +183,7 @@ def _room(case: Case, choice: Choice, work: int = 0) -> int:
 
 def _speed(case: Case, choice: Choice) -> Speed:
     facts = case.facts
-    threads = _threads(case)
+    threads = case.threads()
     work = Work(
         bytes=active_bytes(case.model, choice, facts) + kv_of(case, choice).token * facts.typical,
         flops=2.0 * active_parameters(case.model),
