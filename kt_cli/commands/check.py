@@ -80,7 +80,7 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
     from kt_cli.probe.held import held
     from kt_cli.probe.host import Host
 
-    plan, facts = planned.plan, planned.facts.embedded
+    plan = planned.plan
     on_gpu = any(pool.name.startswith("GPU") for pool in plan.pools)
     usage = runtime.usage(server)
     alone = usage.load.running == 1
@@ -102,9 +102,23 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
         ready_s=server.ready_s,
         decode=usage.load.tokens_s if alone else None,
         decode_limit=planned.decode_limit,
-        base=facts.base_bytes + (facts.gpu_host_bytes if on_gpu else 0),
-        context=facts.gpu_context_bytes if on_gpu else None,
+        base=_base(planned, on_gpu),
+        context=_context(planned) if on_gpu else None,
+        gpus=sum(pool.name.startswith("GPU") for pool in plan.pools) or 1,
     )
+
+
+def _base(planned: Planned, on_gpu: bool) -> int:
+    if planned.plan.engine == sglang.NAME:
+        return planned.facts.sglang.host_base
+    facts = planned.facts.embedded
+    return facts.base_bytes + (facts.gpu_host_bytes if on_gpu else 0)
+
+
+def _context(planned: Planned) -> int:
+    if planned.plan.engine == sglang.NAME:
+        return planned.facts.sglang.cuda_context
+    return planned.facts.embedded.gpu_context_bytes
 
 
 def last(plan: Plan, home: Path) -> Outcome:

@@ -35,9 +35,13 @@ class Planned:
 
     @property
     def decode_limit(self) -> float | None:
-        """Tokens/s of one request at which memory bandwidth would be used up."""
+        """Tokens/s of one request that the measured ones are set against: see `Outcome`."""
         decode = self.plan.speed.decode
-        return decode.high / self.facts.embedded.decode_efficiency[1] if decode else None
+        if decode is None:
+            return None
+        if self.plan.engine == "embedded":
+            return decode.high / self.facts.embedded.decode_efficiency[1]
+        return (decode.low + decode.high) / 2 / (self.facts.sglang.pace or 1.0)
 
 
 def plan_for(
@@ -72,10 +76,12 @@ def facts_for(machine: Machine, home: Path, model: Model | None = None) -> Facts
     if machine.source != HERE:
         return facts
     from kt_cli.commands.records import outcomes
-    from kt_cli.core.history import calibrated
+    from kt_cli.core.calibrate import calibrated, calibrated_sglang
 
-    known = calibrated(facts.embedded, outcomes(home))
-    return replace(facts, embedded=replace(known, packed=_packed(home, model, known.methods)))
+    seen = outcomes(home)
+    known = calibrated(facts.embedded, seen)
+    ours = replace(known, packed=_packed(home, model, known.methods))
+    return replace(facts, embedded=ours, sglang=calibrated_sglang(facts.sglang, seen))
 
 
 def _packed(

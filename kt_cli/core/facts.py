@@ -131,6 +131,8 @@ class SglangFacts:
     """Its workspace on each GPU."""
     start_s: tuple[float, float] = (0.0, 0.0)
     """Seconds to ready beside reading the weights."""
+    pace: float | None = None
+    """Decode measured on this machine over the middle of what is predicted without it."""
 
     def method(self, name: str) -> Method | None:
         return next((m for m in self.methods if m.name == name), None)

@@ -1,11 +1,10 @@
-"""Predicted against measured: what a load really took, and what that teaches later plans."""
+"""Predicted against measured: what a load really took."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from kt_cli.core.facts import EmbeddedFacts
 from kt_cli.core.plan import Item, Plan, Range
 from kt_cli.core.units import MIB, round_up
 
@@ -16,8 +15,6 @@ LATE = ("CPU scratch", "pinned", "workspace", "prefill slot")
 """Lines of SGLang's ledger that long prompts fill, and that stay."""
 FIRST = ("CUDA on the host", "expert buffers", "workspace")
 """Lines of the embedded engine's ledger beside a GPU that the first request fills."""
-ENOUGH = 3
-"""Measurements before a prediction follows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +35,29 @@ class Outcome:
     decode: float | None = None
     """Tokens/s of one request."""
     decode_limit: float | None = None
-    """Tokens/s at which the memory bandwidth would be used up."""
+    """Tokens/s that share is measured against: where the memory bandwidth would be used up, with
+    SGLang the middle of what an unmeasured machine is told."""
     idle: int | None = None
     """As `expected`, before the first long prompt; None where that makes no difference."""
     idle_vram: int | None = None
     base: int | None = None
-    """Part of `expected` that calibration may have moved: the embedded engine's base, and beside
-    a GPU what CUDA takes on the host."""
+    """Part of `expected` that calibration may have moved: the engine's base, and with the embedded
+    engine beside a GPU what CUDA takes on the host."""
     context: int | None = None
-    """The same of `expected_vram`: the CUDA context."""
+    """The same of `expected_vram`, of each GPU: the CUDA context."""
+    gpus: int = 1
 
     def off(self, base: int) -> int:
         """Bytes that were missing in what a base of that size would have foretold."""
         moved = base - (base if self.base is None else self.base)
-        return self.resident - self.expected - moved
+        return _outside(self.idle, self.expected, self.resident - moved)
 
     def off_vram(self, context: int) -> int | None:
-        """The same on the GPU for a CUDA context of that size."""
+        """The same on each GPU for a CUDA context of that size."""
         if self.vram is None or self.expected_vram is None:
             return None
-        moved = context - (context if self.context is None else self.context)
-        return self.vram - self.expected_vram - moved
+        moved = self.gpus * (context - (context if self.context is None else self.context))
+        return _outside(self.idle_vram, self.expected_vram, self.vram - moved) // self.gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +139,16 @@ def compare(plan: Plan, outcome: Outcome) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def _outside(low: int | None, high: int, actual: int) -> int:
+    """How far `actual` lies above or, negative, below what was foretold: `low` to `high`."""
+    return actual - (high if low is None else min(max(actual, low), high))
+
+
 def _memory(name: str, low: int | None, high: int, actual: int, least: int) -> Line:
     """Between `low`, where there is one, and `high`; the error is that of the nearer end."""
-    nearest = high if low is None else min(max(actual, low), high)
-    off = (nearest - actual) / actual if actual else None
-    inside = abs(nearest - actual) <= tolerance(actual, least)
+    missing = _outside(low, high, actual)
+    off = -missing / actual if actual else None
+    inside = abs(missing) <= tolerance(actual, least)
     span = "" if low is None or low == high else f"{low / 1e6:.0f}–"
     return Line(name, f"{span}{high / 1e6:.0f} MB", f"{actual / 1e6:.0f} MB", off, inside)
 
@@ -154,42 +158,3 @@ def _range(name: str, range_: Range, actual: float) -> Line:
     inside = range_.low <= actual <= range_.high
     predicted = f"{range_.low:.1f}–{range_.high:.1f}"
     return Line(name, predicted, f"{actual:.1f}", (middle - actual) / actual, inside)
-
-
-def calibrated(facts: EmbeddedFacts, outcomes: Sequence[Outcome]) -> EmbeddedFacts:
-    """The engine's facts after what was measured on this machine; unchanged by few loads.
-
-    Beside a GPU only those that have served count: CUDA loads kernels when they are first used.
-    """
-    ours = [o for o in outcomes if o.engine == "embedded"]
-    beside = [o for o in ours if o.expected_vram is not None and o.kv_used]
-    facts = _base(facts, [o for o in ours if o.expected_vram is None])
-    facts = _cuda(facts, beside)
-    shares = [o.decode / o.decode_limit for o in ours if o.decode and o.decode_limit]
-    if len(shares) >= ENOUGH:
-        share = median(shares)
-        facts = replace(facts, decode_efficiency=(share * 0.85, share * 1.15))
-    return facts
-
-
-def _base(facts: EmbeddedFacts, alone: Sequence[Outcome]) -> EmbeddedFacts:
-    if len(alone) < ENOUGH:
-        return facts
-    error = int(median([o.off(facts.base_bytes) for o in alone]))
-    return replace(facts, base_bytes=max(0, facts.base_bytes + error))
-
-
-def _cuda(facts: EmbeddedFacts, beside: Sequence[Outcome]) -> EmbeddedFacts:
-    host, context = facts.gpu_host_bytes, facts.gpu_context_bytes
-    if len(beside) >= ENOUGH:
-        host += int(median([o.off(facts.base_bytes + host) for o in beside]))
-    errors = [e for o in beside if (e := o.off_vram(context)) is not None]
-    if len(errors) >= ENOUGH:
-        context += int(median(errors))
-    return replace(facts, gpu_host_bytes=max(0, host), gpu_context_bytes=max(0, context))
-
-
-def median(values: Sequence[float]) -> float:
-    """Of a sequence that is not empty."""
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2

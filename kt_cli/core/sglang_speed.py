@@ -74,7 +74,11 @@ def _decode(
         on_gpu = costs.gpu_bytes / (gpu_gbs * 1e9 * case.facts.gpu_decode[end])
         overhead = case.facts.layer_overhead_us[1 - end] * 1e-6 * case.model.layers
         seconds.append(on_cpu + on_gpu + overhead)
-    return Range(1 / seconds[0], 1 / seconds[1])
+    low, high, pace = 1 / seconds[0], 1 / seconds[1], case.facts.pace
+    if pace is None:
+        return Range(low, high)
+    middle = pace * (low + high) / 2
+    return Range(middle * 0.85, middle * 1.15)
 
 
 def _prefill(case: SglangCase, choice: SglangChoice, costs: Costs) -> tuple[Range | None, str]:

@@ -9,7 +9,6 @@ from kt_cli.core.history import (
     LATE,
     Cache,
     Outcome,
-    calibrated,
     compare,
     expected_now,
     expected_vram,
@@ -103,69 +102,6 @@ def test_sglangs_buffers_for_long_prompts_come_late() -> None:
 def test_speed_outside_the_range_is_said() -> None:
     lines = compare(plan(), outcome(2_000_000_000, decode=10.0))
     assert [line.inside for line in lines] == [True, False]
-
-
-def test_few_loads_teach_nothing() -> None:
-    assert calibrated(FACTS.embedded, [outcome(2_500_000_000)] * 2) == FACTS.embedded
-
-
-def test_loads_correct_the_base_and_narrow_the_speed() -> None:
-    seen = [outcome(2_100_000_000, decode=50.0)] * 3
-    learned = calibrated(FACTS.embedded, seen)
-    assert learned.base_bytes == FACTS.embedded.base_bytes + 100_000_000
-    assert learned.decode_efficiency == (0.5 * 0.85, 0.5 * 1.15)
-
-
-def test_what_was_learned_is_kept_by_loads_that_were_foretold_with_it() -> None:
-    seen = [outcome(2_100_000_000)] * 3
-    learned = calibrated(FACTS.embedded, seen).base_bytes
-    later = replace(outcome(2_100_000_000), expected=2_100_000_000, base=learned)
-    assert calibrated(FACTS.embedded, [later] * 9 + seen).base_bytes == learned
-
-
-def beside_gpu(resident: int, vram: int, kv_used: int | None = 100) -> Outcome:
-    facts = FACTS.embedded
-    return replace(
-        outcome(resident),
-        vram=vram,
-        expected_vram=4_000_000_000,
-        kv_used=kv_used,
-        base=facts.base_bytes + facts.gpu_host_bytes,
-        context=facts.gpu_context_bytes,
-    )
-
-
-def test_loads_beside_a_gpu_correct_what_cuda_takes_on_either_side_and_nothing_else() -> None:
-    facts = FACTS.embedded
-    learned = calibrated(facts, [beside_gpu(2_100_000_000, 3_950_000_000)] * 3)
-    assert learned.base_bytes == facts.base_bytes
-    assert learned.gpu_host_bytes == facts.gpu_host_bytes + 100_000_000
-    assert learned.gpu_context_bytes == facts.gpu_context_bytes - 50_000_000
-
-
-def test_what_was_learned_of_a_gpu_is_kept_by_loads_foretold_with_it() -> None:
-    first = [beside_gpu(2_100_000_000, 3_950_000_000)] * 3
-    learned = calibrated(FACTS.embedded, first)
-    later = replace(
-        first[0],
-        expected=2_100_000_000,
-        expected_vram=3_950_000_000,
-        base=learned.base_bytes + learned.gpu_host_bytes,
-        context=learned.gpu_context_bytes,
-    )
-    assert calibrated(FACTS.embedded, [*first, *[later] * 9]) == learned
-
-
-def test_a_server_on_a_gpu_that_has_not_served_yet_teaches_nothing() -> None:
-    idle = [beside_gpu(1_600_000_000, 3_800_000_000, kv_used=0)] * 9
-    assert calibrated(FACTS.embedded, idle) == FACTS.embedded
-
-
-def test_gpu_memory_that_no_driver_told_leaves_the_context_as_it_is() -> None:
-    unseen = [replace(beside_gpu(2_100_000_000, 0), vram=None)] * 3
-    learned = calibrated(FACTS.embedded, unseen)
-    assert learned.gpu_context_bytes == FACTS.embedded.gpu_context_bytes
-    assert learned.gpu_host_bytes > FACTS.embedded.gpu_host_bytes
 
 
 def test_beside_a_gpu_a_server_at_rest_lies_between_unused_and_used() -> None:
