@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.errors import KtError, NotFoundError, UsageError
-from kt_cli.options import HubOptions, Opt, RunOptions, parse_bytes, parse_count, render, specs
+from kt_cli.options import HubOptions, RunOptions
+from kt_cli.opts import Opt, parse_bytes, parse_count, render, specs
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kt_cli import options as o
+from kt_cli import opts as o
 from kt_cli.commands.cli import takes
+from kt_cli.options import RunOptions
 
 NUMBERS = st.integers(1, 65535)
 TEXT = st.from_regex(r"[a-zA-Z][a-zA-Z0-9_./]{0,20}", fullmatch=True)
@@ -29,24 +30,22 @@ def strategy(name: str, field: dataclasses.Field) -> st.SearchStrategy:
     return st.none() | TEXT
 
 
-RUN = st.builds(
-    o.RunOptions, **{f.name: strategy(f.name, f) for f in dataclasses.fields(o.RunOptions)}
-)
+RUN = st.builds(RunOptions, **{f.name: strategy(f.name, f) for f in dataclasses.fields(RunOptions)})
 
 
-def parse(argv: list[str]) -> o.RunOptions:
+def parse(argv: list[str]) -> RunOptions:
     import typer
 
-    seen: list[o.RunOptions] = []
+    seen: list[RunOptions] = []
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command()(takes(o.RunOptions)(lambda options, ctx: seen.append(options)))
+    app.command()(takes(RunOptions)(lambda options, ctx: seen.append(options)))
     typer.main.get_command(app).main(args=argv, standalone_mode=False)
     return seen[0]
 
 
 @settings(max_examples=60, deadline=None)
 @given(RUN)
-def test_arguments_round_trip(options: o.RunOptions) -> None:
+def test_arguments_round_trip(options: RunOptions) -> None:
     assert parse(o.to_argv(options)) == options
 
 
@@ -76,6 +75,6 @@ def test_ids_accept_ranges_once_each() -> None:
 
 
 def test_undecided_fields_alone_are_filled() -> None:
-    options = o.RunOptions(port=1234)
+    options = RunOptions(port=1234)
     filled = o.replace_undecided(options, {"port": 1, "host": "::1", "nonsense": 3})
     assert (filled.port, filled.host) == (1234, "::1")

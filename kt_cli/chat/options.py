@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kt_cli.options import opt, parse_count
+from kt_cli.opts import opt, parse_count
 
 SAMPLING = "Sampling"
 

@@ -13,7 +13,8 @@ from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Origins, plan_run
 from kt_cli.errors import UsageError
-from kt_cli.options import RunOptions, to_argv
+from kt_cli.options import RunOptions
+from kt_cli.opts import to_argv
 from kt_cli.ui.ask import LineAsker
 from kt_cli.ui.plan import picture
 from kt_cli.wizard import Planner, complete

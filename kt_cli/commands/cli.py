@@ -19,7 +19,8 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import typer
 
 from kt_cli.errors import UsageError
-from kt_cli.options import CommonOptions, Opt, specs
+from kt_cli.options import CommonOptions
+from kt_cli.opts import Opt, specs
 from kt_cli.settings import Settings, load
 from kt_cli.ui import Out
 

@@ -10,7 +10,7 @@ from typer.completion import get_completion_script, install  # type: ignore[attr
 
 from kt_cli.commands.cli import Context, takes
 from kt_cli.errors import UsageError
-from kt_cli.options import opt
+from kt_cli.opts import opt
 
 SHELLS = ("bash", "zsh", "fish")
 

@@ -8,7 +8,7 @@ import typer
 
 from kt_cli.commands.cli import Context, NoOptions, need, takes
 from kt_cli.errors import UsageError
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.settings import Value, keys
 
 cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings and their origins")

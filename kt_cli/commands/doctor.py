@@ -17,7 +17,7 @@ from kt_cli.doctor.finding import Severity
 from kt_cli.doctor.gather import gather
 from kt_cli.doctor.repair import Repaired, repair
 from kt_cli.errors import EnvironmentBroken
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.probe import bandwidth, stack, toml
 from kt_cli.ui.out import colours
 from kt_cli.weights.packs import Shelf, folder_of

@@ -22,7 +22,8 @@ from kt_cli.core.serial import to_plain
 from kt_cli.core.sft_ledger import SftCase
 from kt_cli.engines.facts import read_facts, read_sft
 from kt_cli.errors import KtError
-from kt_cli.options import RunOptions, opt, parse_count
+from kt_cli.options import RunOptions
+from kt_cli.opts import opt, parse_count
 from kt_cli.ui.fit import SFT_BASIS, fit_table, sft_table
 
 FILTER = "Which and how"

@@ -134,7 +134,8 @@ def refuse_extra(extra: Sequence[str]) -> None:
 def _close(word: str) -> str:
     import difflib
 
-    from kt_cli.options import CommonOptions, RunOptions, specs
+    from kt_cli.options import CommonOptions, RunOptions
+    from kt_cli.opts import specs
 
     known = [f for cls in (RunOptions, CommonOptions) for s in specs(cls).values() for f in s.flags]
     close = difflib.get_close_matches(word.partition("=")[0], known, n=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kt_cli.errors import UsageError
-from kt_cli.options import opt
+from kt_cli.opts import opt
 
 _WHY = {
     "ngl": "layers are not split between CPU and GPU here: all but the experts goes to the GPU",

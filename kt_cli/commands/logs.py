@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from kt_cli import runtime
 from kt_cli.commands.choice import chosen
 from kt_cli.commands.cli import Context, takes
-from kt_cli.options import opt
+from kt_cli.opts import opt
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from kt_cli.bench.micro_machine import available_memory, facts, last_level_cache
 from kt_cli.bench.micro_report import HEADINGS, as_csv, as_data, cells, titles
 from kt_cli.commands.cli import Context, takes
 from kt_cli.errors import UsageError
-from kt_cli.options import opt, parse_ids
+from kt_cli.opts import opt, parse_ids
 from kt_cli.ui import table
 
 

@@ -17,7 +17,7 @@ from kt_cli.core.model import Model
 from kt_cli.errors import UsageError
 from kt_cli.hub import store as stores
 from kt_cli.hub.store import Entry, Store
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.ui import human_bytes, table
 from kt_cli.weights.packs import remove as remove_pack
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kt_cli.commands.cli import Context, takes
 from kt_cli.errors import EnvironmentBroken, UsageError
 from kt_cli.hub.store import Store
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.ui import human_bytes, table
 from kt_cli.weights.packs import ENDING, Pack, Shelf, folder_of, remove
 

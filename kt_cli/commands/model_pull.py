@@ -16,7 +16,8 @@ from kt_cli.hub.fetch import verify as verify_files
 from kt_cli.hub.listing import Hub
 from kt_cli.hub.pulls import Pull, Wanted, prepare
 from kt_cli.hub.store import Store
-from kt_cli.options import HubOptions, RunOptions, opt
+from kt_cli.options import HubOptions, RunOptions
+from kt_cli.opts import opt
 from kt_cli.ui import human_bytes, table
 from kt_cli.ui.progress import progress
 

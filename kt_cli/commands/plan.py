@@ -18,7 +18,8 @@ from kt_cli.commands.wanted import wanted
 from kt_cli.core.drift import plan_to_json
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError
-from kt_cli.options import OUTPUT, RunOptions, opt, to_argv
+from kt_cli.options import OUTPUT, RunOptions
+from kt_cli.opts import opt, to_argv
 from kt_cli.ui.plan import picture, reasons
 
 

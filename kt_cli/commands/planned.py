@@ -16,7 +16,8 @@ from kt_cli.core.plan import Plan, Source
 from kt_cli.core.plan_run import Facts, Origins, plan_run
 from kt_cli.core.what_if import completed
 from kt_cli.engines.facts import read_facts, read_gpus
-from kt_cli.options import RunOptions, given, replace_undecided, specs
+from kt_cli.options import RunOptions
+from kt_cli.opts import given, replace_undecided, specs
 from kt_cli.settings import Settings
 
 HERE = "this machine"

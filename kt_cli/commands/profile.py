@@ -11,7 +11,7 @@ from kt_cli.commands import profiles
 from kt_cli.commands.cli import Context, NoOptions, need, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
-from kt_cli.options import given, opt, to_argv
+from kt_cli.opts import given, opt, to_argv
 
 cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Saved options of `kt run`")
 

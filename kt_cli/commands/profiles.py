@@ -11,7 +11,8 @@ from kt_cli.core.plan import Source
 from kt_cli.core.plan_run import Origins
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.errors import NotFoundError, UsageError
-from kt_cli.options import RunOptions, given, replace_undecided
+from kt_cli.options import RunOptions
+from kt_cli.opts import given, replace_undecided
 from kt_cli.settings import write_atomic
 
 SECRET = ("api_key",)

@@ -10,7 +10,7 @@ from typing import Any
 from kt_cli import runtime
 from kt_cli.commands.cli import Context, takes
 from kt_cli.core.serial import to_plain
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.runtime import Server, Usage
 from kt_cli.ui import human_bytes
 

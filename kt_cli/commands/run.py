@@ -29,7 +29,8 @@ from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError, UsageError
-from kt_cli.options import OUTPUT, RunOptions, opt
+from kt_cli.options import OUTPUT, RunOptions
+from kt_cli.opts import opt
 
 AUTO_KEY = "auto"
 

@@ -10,7 +10,7 @@ from kt_cli.commands.choice import chosen
 from kt_cli.commands.cli import Context, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.runtime import Server
 
 

@@ -11,7 +11,7 @@ from kt_cli import probe, runtime
 from kt_cli.commands.cli import Context, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.probe import counters, live
 from kt_cli.probe.live import Sample
 from kt_cli.runtime import Server, Usage

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kt_cli import __version__
 from kt_cli.commands.cli import Context, takes
 from kt_cli.errors import KtError
-from kt_cli.options import opt
+from kt_cli.opts import opt
 from kt_cli.settings import write_atomic
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Origins
 from kt_cli.errors import UsageError
-from kt_cli.options import RunOptions, given, replace_undecided
+from kt_cli.options import RunOptions
+from kt_cli.opts import given, replace_undecided
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from kt_cli.core.model import Model
 from kt_cli.core.plan import PLAN_VERSION, Plan
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.core.units import gb
-from kt_cli.options import RunOptions, to_argv
+from kt_cli.options import RunOptions
+from kt_cli.opts import to_argv
 
 IGNORED = ("model", "host", "port", "name", "api_key", "force", "served_model_name")
 """Options that change nothing a plan was solved for."""

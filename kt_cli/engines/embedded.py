@@ -11,7 +11,8 @@ from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.packing import MAP, WRITE
 from kt_cli.core.plan import Plan
 from kt_cli.errors import EnvironmentBroken, UsageError
-from kt_cli.options import RunOptions, given, specs
+from kt_cli.options import RunOptions
+from kt_cli.opts import given, specs
 
 KEY_VARIABLE = "KT_API_KEY"
 NEEDS = ("torch", "transformers")

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from kt_cli.core.plan import Plan, Source
 from kt_cli.core.units import tokens
-from kt_cli.options import Opt, RunOptions, specs
+from kt_cli.options import RunOptions
+from kt_cli.opts import Opt, specs
 
 Planner = Callable[[RunOptions], Plan]
 Show = Callable[[Plan], None]

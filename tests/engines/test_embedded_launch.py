@@ -13,7 +13,8 @@ from kt_cli.core.plan import Decision, Plan, Range, Speed
 from kt_cli.embedded.__main__ import _parser
 from kt_cli.engines import embedded
 from kt_cli.errors import EnvironmentBroken, UsageError
-from kt_cli.options import RunOptions, specs
+from kt_cli.options import RunOptions
+from kt_cli.opts import specs
 
 PLAN = Plan(
     model="demo",

@@ -8,7 +8,8 @@ import pytest
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import plan_run
 from kt_cli.engines.facts import read_facts
-from kt_cli.options import RunOptions, to_argv
+from kt_cli.options import RunOptions
+from kt_cli.opts import to_argv
 from kt_cli.wizard import complete
 from tests.core.builders import machine, small_model
 

@@ -1,0 +1,121 @@
+"""How a dataclass of options becomes flags, settings and questions, and argv again.
+
+`opt` attaches what the command line needs to a field; `to_argv` is its inverse: parsing it gives
+the same options again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*$", re.IGNORECASE)
+_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """`24GB` is 24·10⁹, `24GiB` and `24G` are 24·2³⁰; raises ValueError."""
+    number, prefix, binary, unit = _size_parts(text)
+    decimal = bool(unit) and not binary
+    return int(number * (1000 if decimal else 1024) ** _POWER[prefix])
+
+
+def parse_count(text: str) -> int:
+    """`32k` is 32·1024 (a context length), `4096` itself; raises ValueError."""
+    number, prefix, _, unit = _size_parts(text)
+    if unit:
+        raise ValueError(f"{text!r} is a number of bytes, not of tokens")
+    return int(number * 1024 ** _POWER[prefix])
+
+
+def _size_parts(text: str) -> tuple[float, str, str, str]:
+    match = _SIZE.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a size such as 4096, 32k or 24GB")
+    number, prefix, binary, unit = match.groups()
+    return float(number), prefix.lower(), binary, unit
+
+
+def parse_ids(text: str) -> tuple[int, ...]:
+    """`0,2-3` → (0, 2, 3); raises ValueError."""
+    ids: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        ids += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """How a field looks on the command line, in settings and in the wizard."""
+
+    flags: tuple[str, ...]
+    """Empty for a positional argument."""
+    help: str
+    parse: Callable[[str], Any] | None = None
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    ask: str = ""
+    """The wizard's question; empty for what is never asked."""
+    metavar: str = ""
+    setting: str = ""
+    """Key in `kt config` that supplies it, such as server.port."""
+    panel: str = ""
+    hidden: bool = False
+
+
+def opt(*flags: str, help: str, default: Any = None, **details: Any) -> Any:
+    return field(default=default, metadata={"opt": Opt(flags, help, **details)})
+
+
+def specs(cls: type[Any] | Any) -> dict[str, Opt]:
+    """Field name → Opt, in the order of definition."""
+    return {f.name: f.metadata["opt"] for f in dataclasses.fields(cls) if "opt" in f.metadata}
+
+
+def given(options: Any) -> dict[str, Any]:
+    """The fields the user decided."""
+    defaults = {f.name: f.default for f in dataclasses.fields(options)}
+    values = {name: getattr(options, name) for name in specs(options)}
+    return {name: value for name, value in values.items() if value != defaults[name]}
+
+
+def to_argv(options: Any) -> list[str]:
+    """The command-line arguments that would give these options; positionals first."""
+    known = specs(options)
+    positional: list[str] = []
+    flags: list[str] = []
+    for name, value in given(options).items():
+        spec = known[name]
+        if not spec.flags:
+            positional += [str(v) for v in value] if isinstance(value, tuple) else [str(value)]
+        elif isinstance(value, bool):
+            flags.append(_switch(spec, value))
+        else:
+            flags += [_long(spec), render(value)]
+    return positional + flags
+
+
+def render(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _long(spec: Opt) -> str:
+    return next(f for f in spec.flags if f.startswith("--"))
+
+
+def _switch(spec: Opt, value: bool) -> str:
+    on, _, off = _long(spec).partition("/")
+    return on if value else off
+
+
+def replace_undecided(options: Any, values: Mapping[str, Any]) -> Any:
+    """`options` with `values` where a field is still undecided."""
+    taken = given(options)
+    known = specs(options)
+    fresh = {k: v for k, v in values.items() if k in known and k not in taken}
+    return dataclasses.replace(options, **fresh)
