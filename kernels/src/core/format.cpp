@@ -36,12 +36,14 @@ float value_at(const Format& f, const char* data, int row, int k) {
   return float(f.grid[k / 4 % 2 ? pair >> 4 : pair & 15]);
 }
 
+float from_e8m0(unsigned char byte) { return byte ? std::ldexp(1.0f, byte - 127) : 0.0f; }
+
 float group_scale(const Format& f, const char* at, int row) {
-  const auto byte = static_cast<unsigned char>(at[row]);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(at);
   switch (f.scale) {
     case GroupScale::f16: return read_f16(at + row * 2);
-    case GroupScale::e8m0: return byte ? std::ldexp(1.0f, byte - 127) : 0.0f;
-    case GroupScale::e4m3: return f16_to_f32(uint16_t(byte << 7));
+    case GroupScale::e8m0: return from_e8m0(bytes[row]);
+    case GroupScale::e4m3: return f16_to_f32(uint16_t(bytes[row] << 7));
     default: return 1.0f;
   }
 }
