@@ -104,4 +104,6 @@ def handshakes() -> None:
 
 
 if __name__ == "__main__":
+    if not torch.cuda.is_available():
+        raise SystemExit("this benchmark needs a GPU that PyTorch can use")
     handshakes()
