@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from kt_moe.files.safetensors import NUMPY
 
 from kt_cli.errors import KtError, NotFoundError
 from kt_cli.weights.floats import Array, Bytes
@@ -17,12 +18,7 @@ from kt_cli.weights.index import read_shards
 if TYPE_CHECKING:
     import torch
 
-# Floats that numpy lacks are unsigned integers of their width; torch views them as what they are.
-NUMPY: Mapping[str, str] = {
-    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4",
-    "U64": "u8", "I64": "i8", "F16": "f2", "F32": "f4", "F64": "f8", "BF16": "u2",
-    "F8_E4M3": "u1", "F8_E5M2": "u1", "F8_E8M0": "u1",
-}  # fmt: skip
+# Floats that numpy lacks come as integers of their width; torch views them as what they are.
 TORCH: Mapping[str, str] = {
     "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn",
@@ -52,25 +48,28 @@ class Checkpoint:
             raise NotFoundError(f"{self.path} has no tensor {name}")
         return self._infos[name]
 
-    def numpy(self, name: str) -> Array:
+    def dtype(self, name: str) -> str:
+        return self.info(name).dtype
+
+    def __getitem__(self, name: str) -> Array:
         """A read-only view into the file; bf16 as uint16, fp8 and e8m0 as uint8."""
         info = self.info(name)
         kind = NUMPY.get(info.dtype)
         if kind is None:
             raise KtError(f"cannot read tensor {name}", f"its dtype {info.dtype} is not known here")
         part = self._map(self._files[name])[info.start : info.end]
-        view: Array = part.view(f"<{kind}").reshape(info.shape)
+        view: Array = part.view(kind).reshape(info.shape)
         return view
 
     def get(self, name: str) -> torch.Tensor:
         """A copy in memory, in the dtype that the file says."""
-        return self._as_stored(name, np.array(self.numpy(name)))
+        return self._as_stored(name, np.array(self[name]))
 
     def mapped(self, name: str) -> torch.Tensor:
         """The tensor where its file is mapped, which must not be written to."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors
-            return self._as_stored(name, self.numpy(name))
+            return self._as_stored(name, self[name])
 
     def close(self) -> None:
         """Files stay mapped as long as tensors are."""
@@ -80,7 +79,7 @@ class Checkpoint:
         import torch
 
         tensor: Any = torch.from_numpy(array)
-        dtype = TORCH.get(self.info(name).dtype)
+        dtype = TORCH.get(self.dtype(name))
         return tensor.view(getattr(torch, dtype)) if dtype else tensor
 
     def _map(self, file: str) -> Bytes:

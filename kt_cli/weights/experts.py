@@ -12,20 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from kt_moe.checkpoints.named import PROJECTIONS, matrix_of
 from kt_moe.formats import FormatError, Matrix, MxFp4, Plain
 
 from kt_cli.core.model import Experts, Model
 from kt_cli.errors import KtError
 from kt_cli.weights.checkpoint import Checkpoint
 from kt_cli.weights.floats import Array
-from kt_cli.weights.stored import matrix_of
 
-# The names of gate, up and down in the families' checkpoints.
-TRIPLES = (
-    ("gate_proj", "up_proj", "down_proj"),
-    ("w1", "w3", "w2"),
-    ("gate", "up", "down"),
-)
 FUSED = ("gate_up_proj", "down_proj")
 INPUTS_FIRST = ("GptOss", "Llama4")
 """Architectures whose fused tensors are [experts, in, out]; others are told by their shape."""
@@ -69,9 +63,9 @@ def expert_biases(checkpoint: Checkpoint, model: Model, layer: int) -> dict[str,
     source = _source(checkpoint, model, model.experts, layer)
     if "gate_up_proj_bias" not in source.parts:
         return {}
-    joined = checkpoint.numpy(source.parts["gate_up_proj_bias"])
+    joined = checkpoint[source.parts["gate_up_proj_bias"]]
     gate, up = _halves(source, joined, axis=1)
-    return {"gate": gate, "up": up, "down": checkpoint.numpy(source.parts["down_proj_bias"])}
+    return {"gate": gate, "up": up, "down": checkpoint[source.parts["down_proj_bias"]]}
 
 
 def _source(checkpoint: Checkpoint, model: Model, geometry: Experts, layer: int) -> Source:
@@ -95,7 +89,7 @@ def _layout(source: Source) -> Callable[[Source, int], Triple]:
         blocks = f"{FUSED[0]}_blocks" in source.parts
         return _fused_blocks if blocks else _fused
     names = {part.split(".")[1] for part in source.parts if part[0].isdigit()}
-    for triple in TRIPLES:
+    for triple in PROJECTIONS:
         if names >= set(triple):
             return lambda source, expert: _single(source, expert, triple)
     raise KtError(
@@ -104,7 +98,8 @@ def _layout(source: Source) -> Callable[[Source, int], Triple]:
 
 
 def _single(source: Source, expert: int, names: tuple[str, str, str]) -> Triple:
-    gate, up, down = (matrix_of(source.checkpoint, f"{source.prefix}{expert}.{n}") for n in names)
+    held, base = source.checkpoint, f"{source.prefix}{expert}"
+    gate, up, down = (matrix_of(held, f"{base}.{name}", held.path) for name in names)
     return gate, up, down
 
 
@@ -119,7 +114,7 @@ def _outputs_first(source: Source, name: str, expert: int) -> Array:
     part = name if name in source.parts else f"{name}.weight"
     if part not in source.parts:
         raise KtError(f"{source.prefix}{name} is not there")
-    matrix: Array = source.checkpoint.numpy(source.parts[part])[expert]
+    matrix: Array = source.checkpoint[source.parts[part]][expert]
     hidden, width = source.experts.hidden, source.experts.intermediate
     wanted = (2 * width, hidden) if name == FUSED[0] else (hidden, width)
     turned = source.inputs_first or matrix.shape != wanted
@@ -139,8 +134,8 @@ def _fused_blocks(source: Source, expert: int) -> Triple:
 
 
 def _blocks(source: Source, name: str, expert: int) -> tuple[Array, Array]:
-    blocks = source.checkpoint.numpy(source.parts[f"{name}_blocks"])[expert]
-    scales = source.checkpoint.numpy(source.parts[f"{name}_scales"])[expert]
+    blocks = source.checkpoint[source.parts[f"{name}_blocks"]][expert]
+    scales = source.checkpoint[source.parts[f"{name}_scales"]][expert]
     return np.ascontiguousarray(blocks.reshape(len(blocks), -1)), np.ascontiguousarray(scales)
 
 

@@ -15,7 +15,7 @@ METHODS: dict[str, Opener] = {
     "AMXINT4": lambda path, wanted: amx.open_layer(path, wanted, 4),
     "AMXINT8": lambda path, wanted: amx.open_layer(path, wanted, 8),
     "LLAMAFILE": gguf.open_layer,
-    **{name: native.opener(name) for name in native.READERS},
+    **{name: native.opener(name) for name in native.METHODS},
 }
 
 
