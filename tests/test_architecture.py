@@ -1,8 +1,10 @@
 """The walls of the house: who may import whom, who may print, what is imported at start-up."""
 
 import ast
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,20 @@ def test_the_kernels_do_not_know_the_command_line() -> None:
 
     for path in Path(kt_moe.__file__).parent.rglob("*.py"):
         assert not any(name.split(".")[0] == "kt_cli" for name in imports(path)), path
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    import kt_moe
+
+    declared = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    names = {n.lower().replace("_", "-") for n in re.findall(r'^ *"([\w-]+)[<>]=', declared, re.M)}
+    others = {"kt_cli", "kt_moe", "kt_kernel", "sglang", *sys.stdlib_module_names}
+    paths = [*modules(), *Path(kt_moe.__file__).parent.rglob("*.py")]
+    tops = {name.split(".")[0] for path in paths for name in imports(path) if name}
+    providers = packages_distributions()
+    for top in (tops - others) & providers.keys():  # what is installed, and so can be told
+        ours = {dist.lower().replace("_", "-") for dist in providers[top]}
+        assert ours & names, f"{top} comes from {ours}"
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["config", "list"], ["version"]], ids=" ".join)
