@@ -25,6 +25,7 @@ from kt_cli.commands.models import find_model
 from kt_cli.commands.plan import as_json
 from kt_cli.commands.planned import Planned, plan_for, with_settings
 from kt_cli.commands.wanted import Wanted, from_file, replayed, wanted
+from kt_cli.core.hosts import is_loopback
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
@@ -120,7 +121,7 @@ def _api_key(options: RunOptions, host: str) -> str | None:
     key = options.api_key or os.environ.get("KT_API_KEY", "").strip() or None
     if key == AUTO_KEY:
         return runtime.new_api_key()
-    if key is None and not runtime.is_loopback(host):
+    if key is None and not is_loopback(host):
         raise AuthError(
             f"{host} can be reached from the network, so clients must send an API key",
             "everybody in the network could use the server",

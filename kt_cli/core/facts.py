@@ -61,8 +61,8 @@ class EmbeddedFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """A format and kernel of kt-kernel for the experts on the CPU."""
+class ExpertFormat:
+    """A format of the experts on the CPU, as some engine takes it."""
 
     name: str
     reads: tuple[str, ...]
@@ -75,6 +75,12 @@ class Method:
     """Bytes per output row."""
     converts: tuple[str, ...] = ()
     """Quantisation of a checkpoint that can be converted to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method(ExpertFormat):
+    """A format and kernel of kt-kernel."""
+
     capability: tuple[int, int] = (0, 0)
     """Lowest CUDA compute capability for the same format on the GPU."""
     layerwise: bool = False
@@ -139,19 +145,9 @@ class SglangFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class SftFormat:
+class SftFormat(ExpertFormat):
     """A format of the frozen experts in training."""
 
-    name: str
-    reads: tuple[str, ...]
-    """Quantisation of a checkpoint that it takes as it is."""
-    isa: tuple[tuple[str, ...], ...]
-    """Each entry is a set of CPU features that suffices."""
-    weight: float
-    """Bytes per weight, group scales included."""
-    row_scale: float = 0.0
-    """Bytes per output row."""
-    converts: tuple[str, ...] = ()
     prepare: str = ""
     architectures: tuple[str, ...] = ()
     """Starts of names; empty for all that training knows."""

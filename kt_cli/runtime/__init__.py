@@ -15,7 +15,6 @@ from kt_cli.runtime.control import (
     usage,
 )
 from kt_cli.runtime.health import Load
-from kt_cli.runtime.ports import is_loopback
 from kt_cli.runtime.register import Server, api_key, servers
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "check_port",
     "find",
     "follow",
-    "is_loopback",
     "logs",
     "new_api_key",
     "processes",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import pwd
 import socket
@@ -33,15 +32,6 @@ class Holder:
         if self.pid is None:
             return f"a process of user {self.user}"
         return f"process {self.pid} of user {self.user}: {self.command}"
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def reachable(host: str) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from runtime.bench import free_port
 
 from kt_cli.core.events import Failed, Progress, Ready, Starting, Stopped
+from kt_cli.core.hosts import is_loopback
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.errors import KtError, UsageError
 from kt_cli.runtime import autopsy, cgroup, control, health, logfile, ports, procs
@@ -242,7 +243,7 @@ def test_an_address_of_somebody_else_is_refused(host: str) -> None:
     ],
 )
 def test_addresses(host: str, loopback: bool, url: str) -> None:
-    assert ports.is_loopback(host) is loopback
+    assert is_loopback(host) is loopback
     assert ports.url(host, 80) == url
 
 

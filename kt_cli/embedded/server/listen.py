@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 
+from kt_cli.core.hosts import is_loopback
 from kt_cli.errors import AuthError, KtError
 
 BACKLOG = 2048
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def require_key(host: str, key: str) -> None:

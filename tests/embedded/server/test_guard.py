@@ -9,7 +9,8 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from embedded.server.running import Running, serving
-from kt_cli.embedded.server.listen import is_loopback, open_port, require_key, url_of
+from kt_cli.core.hosts import is_loopback
+from kt_cli.embedded.server.listen import open_port, require_key, url_of
 from kt_cli.errors import AuthError, KtError
 
 KEY = "kt-secret-ü"
