@@ -31,7 +31,8 @@ class Wanted:
 
     def fits(self, found: kt_moe.Experts) -> bool:
         fields = ("format", "num_experts", "hidden", "intermediate", "top_k", "act")
-        return all(getattr(found, name) == getattr(self, name) for name in fields)
+        same = all(getattr(found, name) == getattr(self, name) for name in fields)
+        return same and found.down_format == self.format
 
 
 class Packing(Protocol):

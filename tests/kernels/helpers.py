@@ -54,6 +54,14 @@ def random_case(rng: np.random.Generator, tokens: int, h: int, e: int, k: int) -
     return Case(x, ids, rng.random((tokens, k)).astype(np.float32) + 0.1)
 
 
+def random_low_rank(
+    rng: np.random.Generator, e: int, h: int, i: int, rank: int
+) -> list[np.ndarray]:
+    sizes = [(h, i), (h, i), (i, h)]
+    shapes = [s for n, m in sizes for s in ((e, rank, n), (e, m, rank))]
+    return [(rng.standard_normal(s) / np.sqrt(s[2])).astype(np.float32) for s in shapes]
+
+
 def dequantised(experts: object) -> Matrices:
     each = [experts.dequantised(e) for e in range(experts.num_experts)]
     gate, up, down = (np.stack(m) for m in zip(*each, strict=True))

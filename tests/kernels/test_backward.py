@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from kt_moe import reference as twin
 
-from .helpers import Case, dequantised, error, from_bf16, random_case, random_matrices, to_bf16
+from .helpers import (
+    Case,
+    dequantised,
+    error,
+    from_bf16,
+    random_case,
+    random_low_rank,
+    random_matrices,
+    to_bf16,
+)
 
 BOUND = 1e-2  # bf16 products throughout
 DOT_BOUND = 2e-2  # a routing weight has one number, whose terms cancel
@@ -92,14 +101,6 @@ def test_no_expert_and_no_token(isa: str, rng: np.random.Generator) -> None:
         ids = np.full((tokens, 2), -1, np.int32)
         dx, dweights = experts.backward(x, ids, weights, x)
         assert dx.shape == x.shape and not dx.any() and not dweights.any()
-
-
-def random_low_rank(
-    rng: np.random.Generator, e: int, h: int, i: int, rank: int
-) -> list[np.ndarray]:
-    sizes = [(h, i), (h, i), (i, h)]
-    shapes = [s for n, m in sizes for s in ((e, rank, n), (e, m, rank))]
-    return [(rng.standard_normal(s) / np.sqrt(s[2])).astype(np.float32) for s in shapes]
 
 
 @pytest.mark.parametrize("fmt", ["bf16", "int8", "int4"])

@@ -148,7 +148,7 @@ def test_codes_are_kept(fmt: str, size: tuple[int, int], rng: np.random.Generato
     h, i = size
     experts = kt_moe.Experts(2, h, i, format=fmt, top_k=1)
     sources = [random_codes(rng, fmt, *shape) for shape in ((i, h), (i, h), (h, i))]
-    experts.set_codes(1, *(stored for stored, _ in sources))
+    experts.set_expert(1, *(stored for stored, _ in sources))
     for got, (_, wanted) in zip(experts.dequantised(1), sources, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-7 if fmt == "q4_1" else 0)
     if fmt != "q4_1":  # whose code 0 without scale and minimum is 0 too
@@ -162,7 +162,7 @@ def test_placed_codes_compute_as_their_weights(
     """At sizes with edges, whose filling must not count."""
     h, i = 129, 65
     experts = kt_moe.Experts(1, h, i, format=fmt, top_k=1)
-    experts.set_codes(0, *(mild(rng, fmt, n, k) for n, k in ((i, h), (i, h), (h, i))))
+    experts.set_expert(0, *(mild(rng, fmt, n, k) for n, k in ((i, h), (i, h), (h, i))))
     layer = twin.layer(*(m.astype(np.float64) for m in dequantised(experts)))
     for tokens in (1, 9):
         case = random_case(rng, tokens, h, 1, 1)
@@ -188,19 +188,19 @@ def test_codes_of_another_format_or_shape_are_refused(rng: np.random.Generator) 
     good, _ = random_codes(rng, "int4", 64, 64)
     other, _ = random_codes(rng, "iq4_nl", 64, 64)
     with pytest.raises(ValueError, match="iq4_nl in groups of 32 came for int4"):
-        experts.set_codes(0, good, other, good)
+        experts.set_expert(0, good, other, good)
     with pytest.raises(ValueError, match="codes has shape"):
-        experts.set_codes(0, good, good, random_codes(rng, "int4", 64, 96)[0])
+        experts.set_expert(0, good, good, random_codes(rng, "int4", 64, 96)[0])
     wide = Stored("int4", 32, good.codes + np.uint8(1), good.scales)
     with pytest.raises(ValueError, match="wider than 4 bits"):
-        experts.set_codes(0, wide, good, good)
+        experts.set_expert(0, wide, good, good)
     bytes_, _ = random_codes(rng, "q8_0", 64, 64)
     bytes_.codes[5, 7] = 128
     with pytest.raises(ValueError, match="a code is -128"):
-        kt_moe.Experts(1, 64, 64, format="q8_0", top_k=1).set_codes(0, bytes_, bytes_, bytes_)
+        kt_moe.Experts(1, 64, 64, format="q8_0", top_k=1).set_expert(0, bytes_, bytes_, bytes_)
     low = Stored("int4", 32, good.codes, good.scales, good.scales)
     with pytest.raises(ValueError, match="minima have no place"):
-        experts.set_codes(0, low, good, good)
+        experts.set_expert(0, low, good, good)
 
 
 @pytest.mark.parametrize(("fmt", "group"), [("nvfp4", 32), ("mxfp4", 64), ("q8_0", 16)])
@@ -272,7 +272,7 @@ def test_golden_bytes(fmt: str, tmp_path: Path, rng: np.random.Generator) -> Non
     """The layout of version 1 never changes."""
     gate, up, down = (random_codes(rng, fmt, n, k)[0] for n, k in ((16, 64), (16, 64), (64, 16)))
     experts = kt_moe.Experts(1, 64, 16, format=fmt, top_k=1)
-    experts.set_codes(0, gate, up, down)
+    experts.set_expert(0, gate, up, down)
     experts.save(tmp_path / "golden.kt")
     data = (tmp_path / "golden.kt").read_bytes()[4096:]
     (first, first_scales), (second, second_scales) = golden(fmt, gate), golden(fmt, up)

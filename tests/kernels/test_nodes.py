@@ -89,7 +89,7 @@ def test_rows_are_divided_by_cores(sysfs: Path) -> None:
 
 
 @needs_two
-@pytest.mark.parametrize("fmt", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("fmt", ["bf16", "int8", "int4", "int4-bf16"])
 @pytest.mark.parametrize("nodes", [2, 3])
 def test_results_do_not_depend_on_the_nodes(
     isa: str, fmt: str, nodes: int, sysfs: Path, tmp_path: Path, rng: np.random.Generator
@@ -101,7 +101,8 @@ def test_results_do_not_depend_on_the_nodes(
         return [experts.forward(c.x, c.ids, c.weights) for c in cases]
 
     def packed() -> kt_moe.Experts:
-        return kt_moe.Experts.from_weights(*matrices, format=fmt, top_k=2)
+        up, _, down = fmt.partition("-")
+        return kt_moe.Experts.from_weights(*matrices, format=up, down_format=down or None, top_k=2)
 
     one = packed()
     one.save(tmp_path / "layer")

@@ -73,8 +73,8 @@ class Experts:
         experts: int,
         hidden: int,
         intermediate: int,
-        format: str,
-        group: int,
+        up: tuple[str, int],
+        down: tuple[str, int],
         top_k: int,
         gelu: bool,
         /,
@@ -88,13 +88,15 @@ class Experts:
         experts: int,
         hidden: int,
         intermediate: int,
-        format: str,
-        group: int,
+        up: tuple[str, int],
+        down: tuple[str, int],
         top_k: int,
         gelu: bool,
         /,
     ) -> None: ...
-    def set_expert(self, expert: int, gate: Any, up: Any, down: Any) -> None: ...
+    def set_expert(
+        self, expert: int, gate: Any | None, up: Any | None, down: Any | None
+    ) -> None: ...
     def set_codes(
         self,
         expert: int,

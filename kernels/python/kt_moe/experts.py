@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kt_moe import packfile, tuning
 from kt_moe._native import core
 from kt_moe.arrays import Array, plain, uninitialised
+from kt_moe.coding import coding
 from kt_moe.deferred import Deferred
 from kt_moe.host_call import HostCall
 from kt_moe.stored import Stored
@@ -20,14 +21,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 ActName: TypeAlias = Literal["silu", "gelu"]
 
 
-def _check_settings(format: str, group: int, top_k: int, act: str) -> None:
-    known = core().formats()
-    if format not in known:
-        raise ValueError(f"format must be one of {', '.join(known)}, not {format}")
-    groups = core().groups(format)
-    if group not in groups:
-        known = " or ".join(str(g) for g in groups)
-        raise ValueError(f"group must be {known} for {format}, not {group}")
+def _check_settings(top_k: int, act: str) -> None:
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
     if act not in ("silu", "gelu"):
@@ -62,12 +56,16 @@ class Experts(Trainable):
         *,
         format: str,
         group: int | None = None,
+        down_format: str | None = None,
+        down_group: int | None = None,
         top_k: int,
         act: ActName = "silu",
     ) -> None:
-        """All weights zero; fill them with `set_expert`. `group` None: 32, for nvfp4 16."""
-        group = group or (16 if format == "nvfp4" else 32)
-        _check_settings(format, group, top_k, act)
+        """All weights zero; fill them with `set_expert`. `group` None: 32, for nvfp4 16. down has
+        the format of gate and up unless `down_format` names another one."""
+        up = coding(format, group)
+        down = coding(down_format or format, down_group or (None if down_format else group))
+        _check_settings(top_k, act)
         for name, n in (
             ("experts", num_experts),
             ("hidden", hidden),
@@ -75,12 +73,9 @@ class Experts(Trainable):
         ):
             if n < 1:
                 raise ValueError(f"{name} must be at least 1, not {n}")
-        packed = core().Experts(
-            num_experts, hidden, intermediate, format, group, top_k, act == "gelu"
-        )
-        self._adopt(
-            packed, packfile.Meta(format, num_experts, hidden, intermediate, group, top_k, act)
-        )
+        packed = core().Experts(num_experts, hidden, intermediate, up, down, top_k, act == "gelu")
+        meta = packfile.Meta(num_experts, hidden, intermediate, up, down, top_k, act)
+        self._adopt(packed, meta)
 
     def _adopt(self, packed: Any, meta: packfile.Meta) -> None:
         tuning.load_once()
@@ -97,6 +92,8 @@ class Experts(Trainable):
         *,
         format: str,
         group: int | None = None,
+        down_format: str | None = None,
+        down_group: int | None = None,
         top_k: int,
         act: ActName = "silu",
         threads: int | None = None,
@@ -112,7 +109,17 @@ class Experts(Trainable):
         for name, array, wanted in (("up", up, (e, i, h)), ("down", down, (e, h, i))):
             if tuple(array.shape) != wanted:
                 raise ValueError(f"{name} has shape {list(array.shape)}, not {list(wanted)}")
-        experts = cls(e, h, i, format=format, group=group, top_k=top_k, act=act)
+        experts = cls(
+            e,
+            h,
+            i,
+            format=format,
+            group=group,
+            down_format=down_format,
+            down_group=down_group,
+            top_k=top_k,
+            act=act,
+        )
         for n in range(e):
             experts.set_expert(n, gate[n], up[n], down[n])
         return experts
@@ -133,8 +140,8 @@ class Experts(Trainable):
             meta.num_experts,
             meta.hidden,
             meta.intermediate,
-            meta.format,
-            meta.group,
+            meta.up,
+            meta.down,
             meta.top_k,
             meta.act == "gelu",
         )
@@ -151,19 +158,27 @@ class Experts(Trainable):
         """Write atomically: a reader sees the old file or the whole new one."""
         packfile.write(Path(path), self._meta, self._packed.data())
 
-    def set_expert(self, expert: int, gate: Array, up: Array, down: Array) -> None:
-        """gate, up: [I, H]; down: [H, I]; uint16 holds bf16. ValueError for NaN or infinity."""
-        self._packed.set_expert(expert, plain(gate), plain(up), plain(down))
+    def set_expert(
+        self, expert: int, gate: Array | Stored, up: Array | Stored, down: Array | Stored
+    ) -> None:
+        """gate, up: [I, H]; down: [H, I]; uint16 holds bf16. ValueError for NaN or infinity.
+        `Stored` holds codes in the format that this layer has there, which stay as they are."""
+        matrices = (gate, up, down)
+        codes = [isinstance(m, Stored) for m in matrices]
+        if not all(codes):
+            floats = (None if c else plain(m) for m, c in zip(matrices, codes, strict=True))
+            self._packed.set_expert(expert, *floats)
+        for n, matrix in enumerate(matrices):
+            if isinstance(matrix, Stored):
+                self._place(expert, n, matrix)
 
-    def set_codes(self, expert: int, gate: Stored, up: Stored, down: Stored) -> None:
-        """As `set_expert`, from codes in this layer's format and group, which stay as they are."""
-        for n, matrix in enumerate((gate, up, down)):
-            if (matrix.format, matrix.group) != (self.format, self.group):
-                given = f"{matrix.format} in groups of {matrix.group}"
-                raise ValueError(f"{given} came for {self.format} in groups of {self.group}")
-            self._packed.set_codes(
-                expert, n, matrix.codes, _as_bytes(matrix.scales), matrix.minima, matrix.rows
-            )
+    def _place(self, expert: int, n: int, matrix: Stored) -> None:
+        wanted = self._meta.down if n == 2 else self._meta.up
+        if matrix.coding != wanted:
+            raise ValueError(f"{matrix.coding} came for {wanted}")
+        self._packed.set_codes(
+            expert, n, matrix.codes, _as_bytes(matrix.scales), matrix.minima, matrix.rows
+        )
 
     def copy_expert(self, source: int) -> None:
         """Give every expert the weights of one: for measurements."""
@@ -248,11 +263,20 @@ class Experts(Trainable):
 
     @property
     def format(self) -> str:
-        return self._meta.format
+        """Of gate and up."""
+        return self._meta.up.format
 
     @property
     def group(self) -> int:
-        return self._meta.group
+        return self._meta.up.group
+
+    @property
+    def down_format(self) -> str:
+        return self._meta.down.format
+
+    @property
+    def down_group(self) -> int:
+        return self._meta.down.group
 
     @property
     def num_experts(self) -> int:

@@ -6,6 +6,9 @@
     24   n   header: JSON, keys as written below
     data_at  the panels and scales as they stand in memory, to the end of the file
 
+`format` and `group` are those of gate and up. Where down has its own, `down_format` and
+`down_group` say so and `layout` is n16-tile-major-v2, which readers of before refuse.
+
 `digest` is BLAKE2b over the header with an empty digest, then the data. `sample`, which files of
 before lack, is BLAKE2b over 16 pages of the data, evenly spaced, the first and the last among them.
 """
@@ -19,12 +22,14 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from kt_moe.coding import Coding
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
@@ -36,6 +41,7 @@ _MAX_HEADER = 1 << 20
 _HASH_STEP = 1 << 26
 _PAGE = 4096
 _PAGES = 16
+_SIZES = ("num_experts", "hidden", "intermediate")
 PART = ".part"
 """Ending of a file that is being written."""
 
@@ -46,13 +52,19 @@ class PackFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    format: str
+    """`up`: how gate and up are packed."""
+
     num_experts: int
     hidden: int
     intermediate: int
-    group: int
+    up: Coding
+    down: Coding
     top_k: int
     act: str
+
+    @property
+    def layout(self) -> str:
+        return "n16-tile-major-v1" if self.down == self.up else "n16-tile-major-v2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +75,17 @@ class Header:
 
 
 def _describe(meta: Meta, data_bytes: int, digest: str) -> dict[str, Any]:
+    own = {"down_format": meta.down.format, "down_group": meta.down.group}
     return {
-        **asdict(meta),
-        "layout": "n16-tile-major-v1",
+        "format": meta.up.format,
+        "group": meta.up.group,
+        **({} if meta.down == meta.up else own),
+        **{name: getattr(meta, name) for name in (*_SIZES, "top_k", "act", "layout")},
         "alignment": 64,
         "signed": True,
         "group_axis": "k",
         "row_sum_compensation": False,
-        "numa_split": math.lcm(64, meta.group),
+        "numa_split": math.lcm(64, meta.up.group, meta.down.group),
         "data_bytes": data_bytes,
         "digest": digest,
     }
@@ -159,16 +174,21 @@ def _read_description(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _meta(path: Path, description: dict[str, Any]) -> Meta:
-    values: dict[str, Any] = {f.name: description.get(f.name) for f in fields(Meta)}
-    for name in ("num_experts", "hidden", "intermediate", "group", "top_k", "data_bytes"):
+    for name in (*_SIZES, "top_k", "data_bytes"):
         value = description.get(name)
         if type(value) is not int or not 0 < value < 1 << 48:
             raise PackFileError(f"{path} has a damaged header: {name} is {value!r}")
-    if values["group"] not in (16, 32, 64, 128) or values["act"] not in ("silu", "gelu"):
-        raise PackFileError(f"{path} has a damaged header: group or act")
-    if any(description[name] > 1 << 24 for name in ("num_experts", "hidden", "intermediate")):
+    if any(description[name] > 1 << 24 for name in _SIZES):
         raise PackFileError(f"{path} has a damaged header: a dimension is too large")
-    return Meta(**values)
+    read = description.get
+    up = Coding(read("format", ""), read("group", 0))
+    down = Coding(read("down_format", up.format), read("down_group", up.group))
+    act = read("act")
+    known = all(type(c.format) is str and c.group in (16, 32, 64, 128) for c in (up, down))
+    if not known or act not in ("silu", "gelu"):
+        raise PackFileError(f"{path} has a damaged header: format, group or act")
+    experts, hidden, intermediate = (description[name] for name in _SIZES)
+    return Meta(experts, hidden, intermediate, up, down, description["top_k"], act)
 
 
 def _sample_of(path: Path, data_at: int) -> str:
@@ -187,7 +207,7 @@ def read(path: Path, *, verify: bool) -> Header:
     wanted = data_at + int(description["data_bytes"])
     if file_bytes != wanted:
         raise PackFileError(f"{path} has {file_bytes} bytes, its header says {wanted}")
-    if description.get("layout") != "n16-tile-major-v1":
+    if description.get("layout") != meta.layout:
         raise PackFileError(f"{path} has layout {description.get('layout')}")
     if verify:
         data = np.memmap(path, np.uint8, "r", data_at)
@@ -200,26 +220,24 @@ def read(path: Path, *, verify: bool) -> Header:
 
 def check_scales(meta: Meta, data: Bytes, layout: dict[str, int]) -> None:
     """PackFileError when a scale is NaN or infinite. Scales lie at the end of each expert."""
-    if meta.format == "bf16":
-        return
     experts = data.reshape(meta.num_experts, layout["expert_bytes"])
+    up, down = layout["up_scale_at"], layout["down_scale_at"]
+    depths = layout["padded_hidden"], layout["padded_intermediate"]
     for n, expert in enumerate(experts):
-        if not _finite(meta.format, expert[layout["up_scale_at"] :], layout):
+        gate_up = _finite(meta.up.format, expert[up:down], depths[0])
+        if not gate_up or not _finite(meta.down.format, expert[down:], depths[1]):
             raise PackFileError(f"a scale of expert {n} is not finite")
 
 
-def _finite(format: str, scales: Bytes, layout: dict[str, int]) -> bool:
+def _finite(format: str, scales: Bytes, depth: int) -> bool:
+    """`scales`: of panels whose rows have `depth` weights."""
+    if format == "bf16":
+        return True
     if format == "mxfp4":
         return bool((scales != 255).all())
-    if format != "nvfp4":
-        return bool(np.isfinite(scales.view(np.float32 if format == "int8" else np.float16)).all())
-    panels = layout["padded_intermediate"] // 8, layout["padded_hidden"] // 16
-    depths = layout["padded_hidden"], layout["padded_intermediate"]
-    starts = 0, layout["down_scale_at"] - layout["up_scale_at"]
-    return all(
-        _finite_nvfp4(scales[at : at + n * (64 + k)].reshape(n, 64 + k))
-        for n, k, at in zip(panels, depths, starts, strict=True)
-    )
+    if format == "nvfp4":
+        return _finite_nvfp4(scales.reshape(-1, 64 + depth))
+    return bool(np.isfinite(scales.view(np.float32 if format == "int8" else np.float16)).all())
 
 
 def _finite_nvfp4(panels: Bytes) -> bool:

@@ -1,4 +1,4 @@
-"""A matrix in the codes that the kernels keep: what `Experts.set_codes` places without a change."""
+"""A matrix in the codes that the kernels keep: what `Experts.set_expert` keeps as it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from kt_moe.coding import Coding
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Bits: TypeAlias = npt.NDArray[np.uint16]
@@ -27,6 +29,10 @@ class Stored:
     scales: npt.NDArray[Any]
     minima: Bits | None = None
     rows: npt.NDArray[np.float32] | None = None
+
+    @property
+    def coding(self) -> Coding:
+        return Coding(self.format, self.group)
 
     def as_q4_1(self) -> Stored | None:
         """int4 with a minimum, as q4_1 has it, None for other formats or where fp16 overflows."""

@@ -42,25 +42,29 @@ const Kernels& kernels() {
   return *k;
 }
 
+using CodingName = std::pair<std::string, int>;  // format, group
+
 class Experts {
  public:
-  Experts(int experts, int hidden, int intermediate, const std::string& format, int group, int top_k,
+  Experts(int experts, int hidden, int intermediate, const CodingName& up, const CodingName& down, int top_k,
           bool gelu)
       : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
-    weights_ = std::make_unique<Weights>(Shape{experts, hidden, intermediate}, need(format, group), group);
+    weights_ = std::make_unique<Weights>(Shape{experts, hidden, intermediate}, need(up), need(down));
   }
 
   Experts(const std::string& path, size_t data_at, size_t file_bytes, int experts, int hidden,
-          int intermediate, const std::string& format, int group, int top_k, bool gelu)
+          int intermediate, const CodingName& up, const CodingName& down, int top_k, bool gelu)
       : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
-    const Layout layout(Shape{experts, hidden, intermediate}, need(format, group), group);
+    const Layout layout(Shape{experts, hidden, intermediate}, need(up), need(down));
     if (data_at + layout.bytes() != file_bytes)
       throw FormatError(path + ": holds " + std::to_string(file_bytes - data_at) +
                         " bytes of weights, its header says " + std::to_string(layout.bytes()));
     weights_ = std::make_unique<Weights>(layout, Region(path, file_bytes), data_at);
   }
 
-  void set_expert(int e, const ConstArray& gate, const ConstArray& up, const ConstArray& down) {
+  // What is left out stays as it is.
+  void set_expert(int e, const std::optional<ConstArray>& gate, const std::optional<ConstArray>& up,
+                  const std::optional<ConstArray>& down) {
     const Shape& s = layout().shape;
     check_expert(e);
     const size_t h = size_t(s.hidden), i = size_t(s.intermediate);
@@ -74,14 +78,14 @@ class Experts {
   // Codes as bytes [n, k], scales as bytes [n, groups · width], minima f16 as uint16 [n, groups].
   void set_codes(int e, int matrix, const ConstArray& codes, const ConstArray& scales,
                  const std::optional<ConstArray>& minima, const std::optional<ConstArray>& row_scales) {
-    const Layout& l = layout();
-    const Format& f = *l.format;
     check_expert(e);
     if (matrix < 0 || matrix > 2) throw nb::index_error("a matrix is 0, 1 or 2");
-    if (!f.ints()) throw nb::value_error((std::string(f.name) + " has no codes").c_str());
     const auto p = Projection(matrix);
-    const size_t n = size_t(weights_->rows(p)), k = size_t(weights_->depth(p));
-    const size_t groups = f.grouped() ? (k + size_t(l.group) - 1) / size_t(l.group) : 0;
+    const Coding& coding = layout().stack(p).coding;
+    const Format& f = *coding.format;
+    if (!f.ints()) throw nb::value_error((std::string(f.name) + " has no codes").c_str());
+    const size_t n = size_t(layout().rows(p)), k = size_t(layout().depth(p)), group = size_t(coding.group);
+    const size_t groups = f.grouped() ? (k + group - 1) / group : 0;
     const CodeRows from = {static_cast<const unsigned char*>(exact(codes, "codes", {n, k}, 8)),
                            static_cast<const char*>(exact(scales, "scales", {n, groups * f.scale_width()}, 8)),
                            static_cast<const char*>(needed(minima, "minima", f.minimum, {n, groups}, 16)),
@@ -190,11 +194,12 @@ class Experts {
   int top_k() const { return top_k_; }
 
  private:
-  static const Format* need(const std::string& name, int group) {
+  static Coding need(const CodingName& coding) {
+    const auto& [name, group] = coding;
     const Format* f = find_format(name);
     if (!f) throw nb::value_error(("unknown weight format " + name).c_str());
     for (int g : format_groups(*f))
-      if (g == group) return f;
+      if (g == group) return {f, group};
     throw nb::value_error((name + " has no groups of " + std::to_string(group)).c_str());
   }
 
@@ -219,9 +224,10 @@ class Experts {
     return a ? exact(*a, name, shape, bits) : nullptr;
   }
 
-  static Source source(const ConstArray& a, const char* name, const std::vector<size_t>& shape) {
-    check_array(a, name, shape);
-    return {static_cast<const char*>(a.data()), float_dtype(a, name)};
+  static Source source(const std::optional<ConstArray>& a, const char* name, const std::vector<size_t>& shape) {
+    if (!a) return {nullptr, Dtype::f32};
+    check_array(*a, name, shape);
+    return {static_cast<const char*>(a->data()), float_dtype(*a, name)};
   }
 
   Call checked(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
@@ -252,9 +258,9 @@ nb::dict layout_dict(const Experts& e) {
   nb::dict d;
   d["bytes"] = l.bytes();
   d["expert_bytes"] = l.expert_bytes;
-  d["down_at"] = l.down_at;
-  d["up_scale_at"] = l.up_scale_at;
-  d["down_scale_at"] = l.down_scale_at;
+  d["down_at"] = l.down.first_panel;
+  d["up_scale_at"] = l.up.first_scale;
+  d["down_scale_at"] = l.down.first_scale;
   d["padded_hidden"] = l.hidden;
   d["padded_intermediate"] = l.intermediate;
   return d;
@@ -350,11 +356,11 @@ NB_MODULE(_core, m) {
   kt::bind_gpu(m);
   kt::bind_nodes(m);
   nb::class_<Experts>(m, "Experts")
-      .def(nb::init<int, int, int, const std::string&, int, int, bool>())
-      .def(nb::init<const std::string&, size_t, size_t, int, int, int, const std::string&, int, int,
-                    bool>())
-      .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
-           "down"_a.noconvert())
+      .def(nb::init<int, int, int, const kt::CodingName&, const kt::CodingName&, int, bool>())
+      .def(nb::init<const std::string&, size_t, size_t, int, int, int, const kt::CodingName&,
+                    const kt::CodingName&, int, bool>())
+      .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert().none(),
+           "up"_a.noconvert().none(), "down"_a.noconvert().none())
       .def("set_codes", &Experts::set_codes, "expert"_a, "matrix"_a, "codes"_a.noconvert(),
            "scales"_a.noconvert(), "minima"_a.noconvert().none(), "row_scales"_a.noconvert().none())
       .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),

@@ -33,7 +33,8 @@ void bind_nodes(nb::module_& m) {
   m.def("refused_memory", &refused_memory);
   // Steps of 64 rows that each node has of gate and up, and of down.
   m.def("home", [](int hidden, int intermediate) {
-    const Home home = home_of(Layout(Shape{1, hidden, intermediate}, find_format("int8"), 32));
+    const Coding int8 = {find_format("int8"), 32};
+    const Home home = home_of(Layout(Shape{1, hidden, intermediate}, int8, int8));
     return std::make_pair(plain(home.up), plain(home.down));
   });
 }

@@ -23,7 +23,7 @@ void through_glu(const Back& s, const Touched& e, int column, int first, int blo
 
 // One slice of what an expert gives for each of its tokens, weighted.
 void through_down(const Back& s, const Touched& e, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix down = matrix_of(s, e.expert, 2);
+  const Matrix down = matrix_of(s, e.expert, Projection::down);
   const StepArgs step = {&s.d, first, blocks, {}, kSlice / 16, 0, 0, true, t.narrow};
   product(s, step, s.l.intermediate, t, [&](int k0, int depth) {
     return widened(s, down, column / 16, kSlice / 16, k0, depth, t.panels);

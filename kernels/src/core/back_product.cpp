@@ -2,20 +2,27 @@
 
 namespace kt {
 
-Matrix matrix_of(const Back& s, int expert, int projection) {
-  const Layout& l = s.l;
+namespace {
+
+// Every `step`-th panel of a stack from `first` on.
+Matrix panels_of(const Back& s, const Stack& stack, int expert, int first, int step) {
   const char* base = s.w.expert(expert);
-  if (projection == 2) return {base + l.down_at, l.down_panel, base + l.down_scale_at, l.down_scale};
-  return {base + l.up_panel * size_t(projection), l.up_panel * 2,
-          base + l.up_scale_at + l.up_scale * size_t(projection), l.up_scale * 2};
+  return {stack.coding, base + stack.panel_at(first), stack.panel * size_t(step),
+          base + stack.scale_at(first), stack.scale * size_t(step)};
+}
+
+}  // namespace
+
+Matrix matrix_of(const Back& s, int expert, Projection p) {
+  return panels_of(s, s.l.stack(p), expert, s.l.panel(p, 0), s.l.step(p));
 }
 
 Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth, char* dst) {
-  const auto turn = s.kernels.turn[int(s.l.format->product)];
+  const auto turn = s.kernels.turn[m.product()];
   const size_t first = size_t(k0 / 16), stride = size_t(depth) * 32;
   for (int j = 0; j < kSlice; j += 16) {
     const TurnArgs t = {m.data + first * m.stride, m.stride, m.scale + first * m.scale_stride,
-                        m.scale_stride, depth / 16, column + j, 16, s.l.group,
+                        m.scale_stride, depth / 16, column + j, 16, m.coding.group,
                         dst + size_t(j / 16) * stride};
     turn(&t);
   }
@@ -23,23 +30,20 @@ Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth,
 }
 
 Bf16Panels widened(const Back& s, const Matrix& m, int first, int count, int k0, int depth, char* dst) {
-  const Format& format = *s.l.format;
   const char* data = m.data + m.stride * size_t(first);
-  if (format.product == Product::bf16) return {data + size_t(k0) * 32, m.stride};
+  if (!m.coding.format->ints()) return {data + size_t(k0) * 32, m.stride};
   const char* scale = m.scale + m.scale_stride * size_t(first);
   const size_t stride = size_t(depth) * 32;
   for (int p = 0; p < count; ++p) {
     const TurnArgs t = {data + size_t(p) * m.stride, 0, scale + size_t(p) * m.scale_stride, 0, 1, k0, depth,
-                        s.l.group, dst + size_t(p) * stride};
-    s.kernels.widen[int(format.product)](&t);
+                        m.coding.group, dst + size_t(p) * stride};
+    s.kernels.widen[m.product()](&t);
   }
   return {dst, stride};
 }
 
 void gate_up_step(const Back& s, int expert, int column, int first, int blocks, const BackScratch& t) {
-  Matrix both = matrix_of(s, expert, 0);  // gate and up panels lie in turn
-  both.stride = s.l.up_panel;
-  both.scale_stride = s.l.up_scale;
+  const Matrix both = panels_of(s, s.l.up, expert, 0, 1);
   const StepArgs step = {&s.x, first, blocks, {}, kSlice / 8, 0, 0, true, t.gate_up};
   product(s, step, s.l.hidden, t, [&](int k0, int depth) {
     return widened(s, both, column / 8, kSlice / 8, k0, depth, t.panels);

@@ -11,13 +11,16 @@ struct Bf16Panels {
 
 // Panels of one matrix of an expert, and where its scales are.
 struct Matrix {
+  Coding coding;
   const char* data;
   size_t stride;
   const char* scale;
   size_t scale_stride;
+
+  int product() const { return int(coding.format->product); }
 };
 
-Matrix matrix_of(const Back& s, int expert, int projection);  // gate, up, down
+Matrix matrix_of(const Back& s, int expert, Projection projection);
 
 // 64 columns from `column` on, turned; the depth from k0 on is rows of the matrix.
 Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth, char* dst);

@@ -32,7 +32,7 @@ void combine_slice(const Back& s, int block, int column, float* gate_up, float* 
 }
 
 void through_glu(const Back& s, const Touched& e, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix down = matrix_of(s, e.expert, 2);
+  const Matrix down = matrix_of(s, e.expert, Projection::down);
   gate_up_step(s, e.expert, column, first, blocks, t);
   const StepArgs back = {&s.dout, first, blocks, {}, kSlice / 16, 0, 0, true, t.narrow};
   product(s, back, s.l.hidden, t,
@@ -42,7 +42,8 @@ void through_glu(const Back& s, const Touched& e, int column, int first, int blo
 }
 
 void through_up(const Back& s, const Touched& e, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix matrices[2] = {matrix_of(s, e.expert, 0), matrix_of(s, e.expert, 1)};
+  const Matrix matrices[2] = {matrix_of(s, e.expert, Projection::gate),
+                              matrix_of(s, e.expert, Projection::up)};
   const int depth_of_one = s.l.intermediate;
   const StepArgs back = {&s.d, first, blocks, {}, kSlice / 16, 0, 0, true, t.narrow};
   product(s, back, depth_of_one, t, [&](int k0, int depth) {

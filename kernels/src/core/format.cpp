@@ -105,16 +105,16 @@ std::vector<int> format_groups(const Format& f) {
   return groups;
 }
 
-void unpack_panel(const Format& f, const char* data, const char* scale, int k, int group,
-                  float* out) {
+void unpack_panel(Coding c, const char* data, const char* scale, int k, float* out) {
   for (int row = 0; row < 16; ++row)
     for (int i = 0; i < k; ++i)
-      out[size_t(row) * k + i] = weight_at(f, data, scale, row, i, group);
+      out[size_t(row) * k + i] = weight_at(*c.format, data, scale, row, i, c.group);
 }
 
-bool place_codes(const Format& f, const CodeRows& from, int k, int group, char* data, char* scale) {
+bool place_codes(Coding c, const CodeRows& from, int k, char* data, char* scale) {
+  const Format& f = *c.format;
   std::memset(data, 0, f.panel_bytes(k));  // the edges only ever meet zeros
-  std::memset(scale, 0, f.scale_bytes(k, group));
+  std::memset(scale, 0, f.scale_bytes(k, c.group));
   for (size_t i = 0; i < size_t(from.rows) * size_t(from.k); ++i)
     if (f.bits == 4 ? from.codes[i] > 15 : from.codes[i] == 0x80) return false;
   for (int row = 0; row < from.rows; ++row) {

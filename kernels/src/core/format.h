@@ -33,12 +33,18 @@ struct Format {
   }
 };
 
+// How a matrix is held.
+struct Coding {
+  const Format* format = nullptr;
+  int group = 0;  // k that share a scale
+};
+
 const Format* find_format(const std::string& name);  // null when unknown
 std::vector<std::string> format_names();
 std::vector<int> format_groups(const Format& f);
 
 // One 16-row panel back to f32: out is [16][k].
-void unpack_panel(const Format& f, const char* data, const char* scale, int k, int group, float* out);
+void unpack_panel(Coding c, const char* data, const char* scale, int k, float* out);
 
 // Some rows of a matrix in codes: bytes of int8, or of 0..15 for formats of 4 bits, and scales as they
 // are stored. `minima` and `row_scales` are null where the format has none.
@@ -52,7 +58,7 @@ struct CodeRows {
 
 // At most 16 rows into a panel of depth k. False when a code does not fit: -128 has no positive twin,
 // which products of magnitudes need.
-bool place_codes(const Format& f, const CodeRows& from, int k, int group, char* data, char* scale);
+bool place_codes(Coding c, const CodeRows& from, int k, char* data, char* scale);
 
 float f16_to_f32(uint16_t h);
 float bf16_to_f32(uint16_t h);

@@ -51,9 +51,9 @@ void point_at(GemmArgs& g, const Acts& a, const Block& b, int block, bool shared
 
 // Calls use(block index, block, rows of c) for every block of one expert after its product.
 template <class Use>
-void each_block(const Layer& s, const Touched& e, const Acts& a, bool shared, GemmArgs g,
+void each_block(const Layer& s, const Stack& stack, const Touched& e, const Acts& a, bool shared, GemmArgs g,
                 const ThreadScratch& t, Use use) {
-  const auto product = s.kernels.gemm[int(s.l.format->product)];
+  const auto product = s.kernels.gemm[stack.product()];
   g.a_group = a.group;
   g.c = t.c;
   for (int at = e.first_block; at < e.first_block + e.blocks; ++at) {
@@ -64,22 +64,27 @@ void each_block(const Layer& s, const Touched& e, const Acts& a, bool shared, Ge
   }
 }
 
+// Some neighbouring panels of an expert.
+GemmArgs args_of(const Layer& s, const Stack& stack, const Touched& e, int first, int panels) {
+  const char* expert = s.w.expert(e.expert);
+  GemmArgs g = {};
+  g.k = stack.k;
+  g.w = expert + stack.panel_at(first);
+  g.w_stride = stack.panel;
+  g.w_scale = expert + stack.scale_at(first);
+  g.w_scale_stride = stack.scale;
+  g.w_group = stack.coding.group;
+  g.panels = panels;
+  return g;
+}
+
 void gate_up(const Layer& s, int unit, int thread) {
-  const Layout& l = s.l;
   const ExpertUnit u = unit_at(s.up, unit);
   const Touched& e = s.routing.touched[size_t(u.touched)];
   const int pair = u.at * s.pairs_of_panels, n = s.pairs_of_panels * 16;
   const ThreadScratch t = scratch_of(s, thread);
-  const char* expert = s.w.expert(e.expert);
-  GemmArgs g = {};
-  g.k = l.hidden;
-  g.w = expert + l.up_panel * size_t(pair * 2);
-  g.w_stride = l.up_panel;
-  g.w_scale = expert + l.up_scale_at + l.up_scale * size_t(pair * 2);
-  g.w_scale_stride = l.up_scale;
-  g.w_group = l.group;
-  g.panels = s.pairs_of_panels * 2;
-  each_block(s, e, s.x, s.one_token, g, t, [&](int at, const Block& b, const float* c) {
+  const GemmArgs g = args_of(s, s.l.up, e, pair * 2, s.pairs_of_panels * 2);
+  each_block(s, s.l.up, e, s.x, s.one_token, g, t, [&](int at, const Block& b, const float* c) {
     for (int row = 0; row < b.rows; ++row) {
       s.kernels.glu(c + row * g.panels * 16, s.pairs_of_panels, s.call.act, t.row);
       put(s.kernels, s.h, t.row, n, pair * 16, at, b.first, b.rows, row);
@@ -88,18 +93,7 @@ void gate_up(const Layer& s, int unit, int thread) {
 }
 
 GemmArgs down_args(const Layer& s, const Touched& e, int unit) {
-  const Layout& l = s.l;
-  const size_t first = size_t(unit) * s.down_panels;
-  const char* expert = s.w.expert(e.expert);
-  GemmArgs g = {};
-  g.k = l.intermediate;
-  g.w = expert + l.down_at + l.down_panel * first;
-  g.w_stride = l.down_panel;
-  g.w_scale = expert + l.down_scale_at + l.down_scale * first;
-  g.w_scale_stride = l.down_scale;
-  g.w_group = l.group;
-  g.panels = s.down_panels;
-  return g;
+  return args_of(s, s.l.down, e, unit * s.down_panels, s.down_panels);
 }
 
 // The hardware runs ahead within a panel, but not to those of another expert.
@@ -120,7 +114,7 @@ void down(const Layer& s, int unit, int thread) {
   for (size_t i = 0; i < touched.size(); ++i) {
     if (i + 1 < touched.size()) fetch_heads(down_args(s, touched[i + 1], unit));
     const GemmArgs g = down_args(s, touched[i], unit);
-    each_block(s, touched[i], s.h, false, g, t, [&](int, const Block& b, const float* c) {
+    each_block(s, l.down, touched[i], s.h, false, g, t, [&](int, const Block& b, const float* c) {
       for (int row = 0; row < b.rows; ++row) {
         const size_t pair = size_t(b.first + row);
         s.kernels.axpy(t.out + size_t(s.routing.token[pair]) * width, c + row * width,
@@ -156,20 +150,21 @@ int choose_down_panels(const Layer& s, int threads) {
   return s.l.hidden / 64 < threads * 4 ? 2 : kDownPanels;
 }
 
-ActKind act_kind(const Layer& s) {
-  if (s.l.format->ints()) return ActKind::s8;
+ActKind act_kind(const Layer& s, const Stack& weights) {
+  if (weights.format().ints()) return ActKind::s8;
   return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
 }
 
 // k per activation scale. It never reaches over a group of weights, and sums in 16 bits hold 32 k at most.
-int scale_group(const Layer& s, int k, int widest) {
-  if (s.l.format->grouped()) return std::min(32, s.l.group);
-  return k % widest == 0 ? widest : 64;
+int scale_group(const Stack& weights, int widest) {
+  if (weights.format().grouped()) return std::min(32, weights.coding.group);
+  return weights.k % widest == 0 ? widest : 64;
 }
 
-Acts make_acts(const Layer& s, int k, int widest, Scratch& data, Scratch& scale, Scratch& sum) {
-  Acts a = {act_kind(s), k, k, nullptr, nullptr, nullptr};
-  if (a.kind == ActKind::s8) a.group = scale_group(s, k, widest);
+// What the products with a stack read.
+Acts make_acts(const Layer& s, const Stack& weights, int widest, Scratch& data, Scratch& scale, Scratch& sum) {
+  Acts a = {act_kind(s, weights), weights.k, weights.k, nullptr, nullptr, nullptr};
+  if (a.kind == ActKind::s8) a.group = scale_group(weights, widest);
   a.data = data.need(s.routing.token.size() * a.row_bytes());
   if (a.kind == ActKind::s8) {
     a.scale = scale.need_of<float>(s.routing.blocks.size() * a.scales());
@@ -183,16 +178,16 @@ void run_layer(Layer& s, Buffers& buffers) {
   s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
   s.pairs_of_panels = choose_pairs_of_panels(s, workers.threads());
   s.down_panels = choose_down_panels(s, workers.threads());
-  s.x = make_acts(s, s.l.hidden, 128, buffers.x, buffers.x_scale, buffers.x_sum);
+  s.x = make_acts(s, s.l.up, 128, buffers.x, buffers.x_scale, buffers.x_sum);
   // h is quantised by the unit that made it, so its groups are no wider than a unit.
-  s.h = make_acts(s, s.l.intermediate, s.pairs_of_panels * 16, buffers.h, buffers.h_scale, buffers.h_sum);
+  s.h = make_acts(s, s.l.down, s.pairs_of_panels * 16, buffers.h, buffers.h_scale, buffers.h_sum);
   s.scratch_bytes = (scratch_size(s.l, s.tokens) + 4095) / 4096 * 4096;
   s.scratch = buffers.threads.need(s.scratch_bytes * size_t(workers.threads()));
   const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
   if (s.one_token && blocks) pack_x(s, 0, 0);
   const Home& home = s.w.home();
-  s.up = units_of(home.up, kUpStep, s.l.up_panels(), s.pairs_of_panels * 2, touched);
-  s.down = units_of(home.down, kDownStep, s.l.down_panels(), s.down_panels, 1);
+  s.up = units_of(home.up, kUpStep, s.l.up.panels, s.pairs_of_panels * 2, touched);
+  s.down = units_of(home.down, kDownStep, s.l.down.panels, s.down_panels, 1);
   Job job = {run_unit, &s, 3, {s.one_token ? 0 : blocks, s.up.count(), s.down.count()}, s.call.seconds};
   job.splits[kGateUp] = &s.up.split;
   job.splits[kDown] = &s.down.split;

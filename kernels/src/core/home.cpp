@@ -41,13 +41,13 @@ Split split_by_cores(const std::vector<Node>& nodes, int steps) {
 
 // What one node has of one expert: panels of gate and up, of down, and the scales of both.
 std::vector<Part> parts_of(const Home& home, const Layout& l, size_t node) {
-  const size_t up = size_t(home.up.first[node]) * kUpStep, down = size_t(home.down.first[node]) * kDownStep;
-  const size_t ups = size_t(home.up.first[node + 1]) * kUpStep - up;
-  const size_t downs = size_t(home.down.first[node + 1]) * kDownStep - down;
-  return {{l.up_panel * up, l.up_panel * ups},
-          {l.down_at + l.down_panel * down, l.down_panel * downs},
-          {l.up_scale_at + l.up_scale * up, l.up_scale * ups},
-          {l.down_scale_at + l.down_scale * down, l.down_scale * downs}};
+  const int up = home.up.first[node] * kUpStep, down = home.down.first[node] * kDownStep;
+  const int ups = home.up.first[node + 1] * kUpStep - up;
+  const int downs = home.down.first[node + 1] * kDownStep - down;
+  return {{l.up.panel_at(up), l.up.panel * size_t(ups)},
+          {l.down.panel_at(down), l.down.panel * size_t(downs)},
+          {l.up.scale_at(up), l.up.scale * size_t(ups)},
+          {l.down.scale_at(down), l.down.scale * size_t(downs)}};
 }
 
 // A page belongs to the part that holds its first byte.
@@ -86,7 +86,7 @@ bool huge_pages_fit(const Home& home, const Layout& l) {
   size_t least = SIZE_MAX;
   for (size_t n = 0; n < home.nodes.size(); ++n)
     for (const Part& p : parts_of(home, l, n))
-      if (p.bytes > l.up_scale * size_t(l.up_panels())) least = std::min(least, p.bytes);
+      if (p.bytes > std::max(l.up.scale_bytes(), l.down.scale_bytes())) least = std::min(least, p.bytes);
   return least >= 4 * kHugePage;
 }
 

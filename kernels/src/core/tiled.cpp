@@ -17,7 +17,7 @@ void prepare_token(const Tiled& s, int token, int thread) {
   float* row = scratch_of(s, thread).row;
   s.kernels.load_row(s.call.x + size_t(s.first_token + token) * n * bytes, s.call.dtype, n, s.l.hidden, row);
   char* dst = s.x_made + size_t(token) * s.x_row_stride;
-  if (!s.ints) return s.kernels.store_row(row, Dtype::bf16, s.l.hidden, dst);
+  if (!s.x.ints) return s.kernels.store_row(row, Dtype::bf16, s.l.hidden, dst);
   int32_t sum;
   const QuantArgs q = {row, s.l.hidden, s.l.hidden, dst, 64, 0, s.x_scale + token, &sum};
   s.kernels.quantise(&q);
@@ -29,7 +29,7 @@ void gather_block(const Tiled& s, int block) {
   for (int r = 0; r < b.rows; ++r) {
     const size_t token = size_t(s.routing.token[size_t(b.first + r)]);
     source[r] = s.x_rows + token * s.x_row_stride;
-    if (s.ints) s.x.scale[block * 16 + r] = s.x_scale[token];
+    if (s.x.ints) s.x.scale[block * 16 + r] = s.x_scale[token];
   }
   const GatherArgs g = {source, b.rows, s.x.tiles(), s.x.at(block)};
   s.kernels.gather(&g);
@@ -39,10 +39,11 @@ void gate_up(const Tiled& s, int unit, int thread) {
   const ExpertUnit u = unit_at(s.up, unit);
   const int first = u.at * s.cut.panels;
   const Touched& e = s.routing.touched[size_t(u.touched)];
-  each_block(s, e, up_panels(s, e.expert, first), s.x, thread, [&](int block, FinishArgs& f) {
+  each_block(s, e, panels_of(s, s.l.up, e.expert, first), s.x, thread, [&](int block, FinishArgs& f) {
     const size_t pair = size_t(s.routing.blocks[size_t(block)].first);
-    if (s.ints) {
-      f.row_scale = s.x.scale + block * 16;
+    f.row_scale = s.x.ints ? s.x.scale + block * 16 : nullptr;
+    f.to_rows = s.h.ints;
+    if (f.to_rows) {
       f.out_stride = size_t(s.l.intermediate) * 2;
       f.out = s.h_rows + pair * f.out_stride + size_t(first) * 16;
     } else {
@@ -70,11 +71,11 @@ void down(const Tiled& s, int unit, int thread) {
   const ExpertUnit u = unit_at(s.down, unit);
   const int first = u.at * s.cut.panels;
   const Touched& e = s.routing.touched[size_t(u.touched)];
-  each_block(s, e, down_panels(s, e.expert, first), s.h, thread, [&](int block, FinishArgs& f) {
+  each_block(s, e, panels_of(s, s.l.down, e.expert, first), s.h, thread, [&](int block, FinishArgs& f) {
     const Block& b = s.routing.blocks[size_t(block)];
     float factor[16];
     for (int r = 0; r < b.rows; ++r)
-      factor[r] = s.routing.weight[size_t(b.first + r)] * (s.ints ? s.h.scale[block * 16 + r] : 1.0f);
+      factor[r] = s.routing.weight[size_t(b.first + r)] * (s.h.ints ? s.h.scale[block * 16 + r] : 1.0f);
     f.row_scale = factor;
     f.dtype = s.y_dtype;
     f.out_stride = size_t(s.l.hidden) * s.y_bytes();
@@ -112,25 +113,28 @@ void run_unit(void* context, int phase, int unit, int thread) {
 }
 
 // No deeper than the layer, and narrower units where there would be too few for the threads.
-Cut fitted(Cut c, const Layout& l, size_t touched, int threads, int k_of_tile) {
-  c.depth = std::min(c.depth, std::max(l.hidden, l.intermediate) / k_of_tile);
+Cut fitted(Cut c, const Layout& l, size_t touched, int threads, int tiles) {
+  c.depth = std::min(c.depth, tiles);
   const auto few = [&] {
-    const int least = std::min(l.up_panels(), l.down_panels()) / c.panels;
+    const int least = std::min(l.up.panels, l.down.panels) / c.panels;
     return touched * size_t(least) < size_t(threads) * 4;
   };
   while (c.panels > 4 && few()) c.panels = std::max(4, c.panels / 2 / 4 * 4);
   return c;
 }
 
+// What the products with a stack read, still without memory.
+Blocks blocks_for(const Stack& weights) {
+  const bool ints = weights.format().ints();
+  return {nullptr, nullptr, size_t(weights.k) * (ints ? 1 : 2), ints};
+}
+
 bool x_as_it_stands(const Tiled& s) {
-  return !s.ints && s.call.dtype == Dtype::bf16 && s.l.hidden == s.l.shape.hidden;
+  return !s.x.ints && s.call.dtype == Dtype::bf16 && s.l.hidden == s.l.shape.hidden;
 }
 
 void allocate(Tiled& s, TiledBuffers& b) {
   const size_t blocks = s.routing.blocks.size(), pairs = s.routing.token.size();
-  const size_t width = s.ints ? 1 : 2;
-  s.x.row_bytes = size_t(s.l.hidden) * width;
-  s.h.row_bytes = size_t(s.l.intermediate) * width;
   s.x.data = b.x.need(blocks * s.x.stride());
   s.h.data = b.h.need(blocks * s.h.stride());
   s.y = b.y.need(pairs * size_t(s.l.hidden) * s.y_bytes());
@@ -140,9 +144,11 @@ void allocate(Tiled& s, TiledBuffers& b) {
   } else {
     s.x_rows = s.x_made = b.x_rows.need(size_t(s.tokens) * s.x_row_stride);
   }
-  if (s.ints) {
+  if (s.x.ints) {
     s.x_scale = b.x_scale.need_of<float>(size_t(s.tokens) + 16);
     s.x.scale = b.x_block_scale.need_of<float>(blocks * 16);
+  }
+  if (s.h.ints) {
     s.h.scale = b.h_scale.need_of<float>(blocks * 16);
     s.h_rows = b.h_rows.need(pairs * size_t(s.l.intermediate) * 2);
   }
@@ -155,20 +161,20 @@ void allocate(Tiled& s, TiledBuffers& b) {
 void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, const Routing& routing,
                    int first_token, int tokens, TiledBuffers& buffers) {
   const Layout& l = w.layout();
-  Tiled s = {w, l, call, kernels, routing, first_token, tokens, {}, l.format->ints(),
+  Tiled s = {w, l, call, kernels, routing, first_token, tokens, {},
              nullptr, nullptr, nullptr, 0, nullptr, nullptr, call.dtype == Dtype::bf16 ? Dtype::bf16 : Dtype::f32,
-             {}, {}, {}, {}, nullptr, 0};
+             blocks_for(l.up), blocks_for(l.down), {}, {}, nullptr, 0};
   const int blocks = int(routing.blocks.size()), touched = int(routing.touched.size());
   const int threads = pool().threads();
-  const CutChoice choice({int(l.format->product), l.hidden, l.intermediate, threads,
+  const CutChoice choice({l.products(), l.hidden, l.intermediate, threads,
                           routing.touched.size(), routing.blocks.size()});
-  s.cut = fitted(choice.cut(), l, routing.touched.size(), threads, s.ints ? 64 : 32);
-  s.up = units_of(w.home().up, kUpStep, l.up_panels(), s.cut.panels, touched);
-  s.down = units_of(w.home().down, kDownStep, l.down_panels(), s.cut.panels, touched);
+  s.cut = fitted(choice.cut(), l, routing.touched.size(), threads, std::max(s.x.tiles(), s.h.tiles()));
+  s.up = units_of(w.home().up, kUpStep, l.up.panels, s.cut.panels, touched);
+  s.down = units_of(w.home().down, kDownStep, l.down.panels, s.cut.panels, touched);
   allocate(s, buffers);
   const auto start = std::chrono::steady_clock::now();
   Job job = {run_unit, &s, kSteps, {x_as_it_stands(s) ? 0 : tokens, blocks, s.up.count(),
-             s.ints ? blocks : 0, s.down.count(), tokens}, call.seconds};
+             s.h.ints ? blocks : 0, s.down.count(), tokens}, call.seconds};
   job.splits[kGateUp] = &s.up.split;
   job.splits[kDown] = &s.down.split;
   pool().run(job);

@@ -2,22 +2,11 @@
 
 namespace kt {
 
-Panels up_panels(const Tiled& s, int expert, int first) {
-  const Layout& l = s.l;
+Panels panels_of(const Tiled& s, const Stack& stack, int expert, int first) {
   const char* base = s.w.expert(expert);
-  const int count = std::min(s.cut.panels, l.up_panels() - first);
-  return {base + l.up_panel * size_t(first), l.up_panel,
-          base + l.up_scale_at + l.up_scale * size_t(first), l.up_scale, count,
-          first + count < l.up_panels()};
-}
-
-Panels down_panels(const Tiled& s, int expert, int first) {
-  const Layout& l = s.l;
-  const char* base = s.w.expert(expert);
-  const int count = std::min(s.cut.panels, l.down_panels() - first);
-  return {base + l.down_at + l.down_panel * size_t(first), l.down_panel,
-          base + l.down_scale_at + l.down_scale * size_t(first), l.down_scale, count,
-          first + count < l.down_panels()};
+  const int count = std::min(s.cut.panels, stack.panels - first);
+  return {stack.coding, base + stack.panel_at(first), stack.panel, base + stack.scale_at(first), stack.scale,
+          count, first + count < stack.panels};
 }
 
 namespace {
@@ -26,13 +15,13 @@ constexpr int kExpanded = 4;  // panels: few enough to stay in the first-level c
 
 // The step's part of panels with scales in groups, as int8 in the thread's scratch.
 void expand(const Tiled& s, const Panels& w, int first, int k0, int depth, const ThreadScratch& t) {
-  const int k = depth * 64, group = s.l.group;
+  const int k = depth * 64, group = w.coding.group;
   for (int p = 0; p < kExpanded; ++p) {
     const size_t panel = size_t(first + p);
-    const ExpandArgs e = {w.data + panel * w.stride + s.l.format->panel_bytes(k0),
+    const ExpandArgs e = {w.data + panel * w.stride + w.coding.format->panel_bytes(k0),
                           w.scale + panel * w.scale_stride, k0, k, group,
                           t.scales + panel * 16, t.panels + size_t(p) * depth * 1024};
-    s.kernels.expand[int(s.l.format->product)](&e);
+    s.kernels.expand[w.product()](&e);
   }
 }
 
@@ -50,7 +39,7 @@ void product_expanded(const Tiled& s, const Panels& w, int k0, const ThreadScrat
 
 // What follows tile `at` of the panels: their next step, or the first one of the next panels.
 Ahead next_panels(const Tiled& s, const Panels& w, int at, int tiles) {
-  const size_t tile = expands(s) ? s.l.format->panel_bytes(64) : 1024;
+  const size_t tile = w.expanded() ? w.coding.format->panel_bytes(64) : 1024;
   const int depth = std::min(s.cut.depth, tiles - at);
   const int lines = int(tile / 64) * (depth > 0 ? depth : s.cut.depth);
   if (depth > 0) return {w.data + size_t(at) * tile, w.stride, lines};
@@ -70,9 +59,9 @@ Ahead next_blocks(const Tiled& s, const TileArgs& g, const char* a, int at, int 
 void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block, int blocks,
               const ThreadScratch& t) {
   const int last_rows = s.routing.blocks[size_t(first_block + blocks - 1)].rows;
-  const auto product = s.ints ? s.kernels.tile_s8 : s.kernels.tile_bf16;
+  const auto product = a.ints ? s.kernels.tile_s8 : s.kernels.tile_bf16;
   const int tiles = a.tiles();
-  const bool in_steps = blocks > 2 || expands(s);
+  const bool in_steps = blocks > 2 || w.expanded();
   const char* at = a.at(first_block);
   for (int k = 0; k < tiles;) {
     TileArgs g = {};
@@ -90,27 +79,27 @@ void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block,
       g.w_ahead = next_panels(s, w, k + g.depth, tiles);
       g.a_ahead = next_blocks(s, g, at, k + g.depth, tiles);
     }
-    if (expands(s)) product_expanded(s, w, k * 64, t, g);
+    if (w.expanded()) product_expanded(s, w, k * 64, t, g);
     else product(&g);
     k += g.depth;
   }
 }
 
 void row_scales(const Tiled& s, const Panels& w, int k, const ThreadScratch& t) {
-  const auto scales = s.kernels.row_scales[int(s.l.format->product)];
+  const auto scales = s.kernels.row_scales[w.product()];
   for (int p = 0; p < w.count; ++p)
-    scales(w.scale + size_t(p) * w.scale_stride, k, s.l.group, t.scales + p * 16);
+    scales(w.scale + size_t(p) * w.scale_stride, k, w.coding.group, t.scales + p * 16);
 }
 
-FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, int block, int blocks,
-                       int rows) {
+FinishArgs finish_args(const Tiled& s, const Panels& w, const Blocks& a, const ThreadScratch& t, int block,
+                       int blocks, int rows) {
   FinishArgs f = {};
   f.c = t.sums + size_t(block) * 1024;
   f.c_stride = size_t(blocks) * 1024;
-  f.ints = s.ints;
+  f.ints = a.ints;
   f.rows = rows;
   f.panels = w.count;
-  f.w_scale = expands(s) ? reinterpret_cast<const char*>(t.scales) : w.scale;
+  f.w_scale = w.expanded() ? reinterpret_cast<const char*>(t.scales) : w.scale;
   f.w_scale_stride = 64;
   f.act = s.call.act;
   return f;

@@ -10,8 +10,9 @@ namespace kt {
 // Blocks of 16 rows, the last one of an expert filled up with zeros.
 struct Blocks {
   char* data;
-  float* scale;      // [block][16]
+  float* scale;      // [block][16], of int8
   size_t row_bytes;
+  bool ints;         // int8, one scale a row; otherwise bf16
 
   int tiles() const { return int(row_bytes / 64); }
   size_t stride() const { return row_bytes * 16; }
@@ -26,12 +27,11 @@ struct Tiled {
   const Routing& routing;
   int first_token, tokens;
   Cut cut;
-  bool ints;          // int8 activations, one scale a row
   const char* x_rows; // every token once, as the blocks hold it
   char* x_made;       // the same where x is not taken as it stands
   float* x_scale;     // [token]
   size_t x_row_stride;
-  char* h_rows;       // [pair][intermediate] bf16, on its way to int8
+  char* h_rows;       // [pair][intermediate] bf16, where h becomes int8
   char* y;            // [pair][hidden], weighted
   Dtype y_dtype;
   Blocks x, h;
@@ -66,21 +66,23 @@ inline size_t scratch_size(const Layout& l, const Cut& c) {
   return (sums_bytes(c) + panels_bytes(c) + (size_t(c.panels) * 16 + row) * 4 + 4095) / 4096 * 4096;
 }
 
-// Some neighbouring panels of one matrix of one expert.
+// Some neighbouring panels of one expert.
 struct Panels {
+  Coding coding;
   const char* data;
   size_t stride;
   const char* scale;
   size_t scale_stride;
   int count;
-  bool more;  // panels of the same matrix follow
+  bool more;  // panels of the same stack follow
+
+  int product() const { return int(coding.format->product); }
+  // Whether they become int8 with one scale a row before tiles multiply them.
+  bool expanded() const { return coding.format->grouped(); }
 };
 
-Panels up_panels(const Tiled& s, int expert, int first);
-Panels down_panels(const Tiled& s, int expert, int first);
-
-// Whether panels become int8 with one scale a row before tiles multiply them.
-inline bool expands(const Tiled& s) { return s.l.format->grouped(); }
+// The unit's panels from `first` on.
+Panels panels_of(const Tiled& s, const Stack& stack, int expert, int first);
 
 // Leaves the sums of some blocks of an expert in the thread's scratch.
 void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block, int blocks,
@@ -88,20 +90,20 @@ void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block,
 // Scales of the rows of panels once they are int8, into the thread's scratch.
 void row_scales(const Tiled& s, const Panels& w, int k, const ThreadScratch& t);
 // How the sums of one block leave: the caller adds where to, and the rows' factors.
-FinishArgs finish_args(const Tiled& s, const Panels& w, const ThreadScratch& t, int block, int blocks,
-                       int rows);
+FinishArgs finish_args(const Tiled& s, const Panels& w, const Blocks& a, const ThreadScratch& t, int block,
+                       int blocks, int rows);
 
 // Multiplies panels with all rows of their expert; use(block, its finish arguments) for every block.
 template <class Use>
 void each_block(const Tiled& s, const Touched& e, const Panels& w, const Blocks& a, int thread, Use use) {
   const ThreadScratch t = scratch_of(s, thread);
-  if (expands(s)) row_scales(s, w, a.tiles() * 64, t);
+  if (w.expanded()) row_scales(s, w, a.tiles() * 64, t);
   for (int first = 0; first < e.blocks; first += s.cut.blocks) {
     const int blocks = std::min(s.cut.blocks, e.blocks - first);
     multiply(s, w, a, e.first_block + first, blocks, t);
     for (int i = 0; i < blocks; ++i) {
       const int block = e.first_block + first + i;
-      FinishArgs f = finish_args(s, w, t, i, blocks, s.routing.blocks[size_t(block)].rows);
+      FinishArgs f = finish_args(s, w, a, t, i, blocks, s.routing.blocks[size_t(block)].rows);
       use(block, f);
     }
   }

@@ -17,7 +17,7 @@ size_t align64(size_t n) { return (n + 63) / 64 * 64; }
 struct Packing {
   const Layout* layout;
   const Kernels* kernels;
-  Source gate, up, down;
+  Source source[3];
   char* expert;
   std::vector<std::vector<float>>* rows;  // one [16][k] buffer a thread
   std::atomic<int> bad{0};                // 0: none, otherwise 1 + matrix
@@ -40,19 +40,16 @@ void pack_unit(void* context, int, int unit, int thread) {
   Packing& p = *static_cast<Packing*>(context);
   const Layout& l = *p.layout;
   float* rows = (*p.rows)[size_t(thread)].data();
-  const bool is_down = unit >= l.up_panels();
-  const int panel = is_down ? unit - l.up_panels() : unit;
-  const int matrix = is_down ? 2 : panel % 2;
-  const Source source = is_down ? p.down : matrix ? p.up : p.gate;
-  const int k = is_down ? l.intermediate : l.hidden;
-  gather(*p.kernels, source, (is_down ? panel : panel / 2) * 16,
-         is_down ? l.shape.hidden : l.shape.intermediate,
-         is_down ? l.shape.intermediate : l.shape.hidden, k, rows);
-  const size_t data = is_down ? l.down_at + l.down_panel * size_t(panel) : l.up_panel * size_t(panel);
-  const size_t scale = is_down ? l.down_scale_at + l.down_scale * size_t(panel)
-                               : l.up_scale_at + l.up_scale * size_t(panel);
-  const PackArgs args = {rows, k, l.group, p.expert + data, p.expert + scale};
-  if (!p.kernels->pack[int(l.format->product)](&args)) p.bad.store(1 + matrix);
+  const bool is_down = unit >= l.up.panels;
+  const Projection matrix = is_down ? Projection::down : Projection(unit % 2);
+  const Source source = p.source[int(matrix)];
+  if (!source.data) return;
+  const Stack& stack = l.stack(matrix);
+  const int n = is_down ? unit - l.up.panels : unit / 2, panel = l.panel(matrix, n);
+  gather(*p.kernels, source, n * 16, l.rows(matrix), l.depth(matrix), stack.k, rows);
+  const PackArgs args = {rows, stack.k, stack.coding.group, p.expert + stack.panel_at(panel),
+                         p.expert + stack.scale_at(panel)};
+  if (!p.kernels->pack[stack.product()](&args)) p.bad.store(1 + int(matrix));
 }
 
 struct Placing {
@@ -66,42 +63,41 @@ struct Placing {
 // 16 rows of the codes into their panel.
 void place_unit(void* context, int, int unit, int) {
   Placing& p = *static_cast<Placing*>(context);
-  const Layout& l = *p.layout;
-  const bool is_down = p.matrix == Projection::down;
-  const size_t panel = size_t(is_down ? unit : unit * 2 + int(p.matrix)), first = size_t(unit) * 16;
-  const size_t data = is_down ? l.down_at + l.down_panel * panel : l.up_panel * panel;
-  const size_t scale = is_down ? l.down_scale_at + l.down_scale * panel : l.up_scale_at + l.up_scale * panel;
+  const Stack& stack = p.layout->stack(p.matrix);
+  const int panel = p.layout->panel(p.matrix, unit);
+  const size_t first = size_t(unit) * 16;
   CodeRows part = p.codes;
   part.rows = std::max(0, std::min(16, p.codes.rows - unit * 16));
   if (part.rows) {
     part.codes += first * size_t(part.k);
-    part.scales += first * size_t(part.groups) * l.format->scale_width();
+    part.scales += first * size_t(part.groups) * stack.format().scale_width();
     if (part.minima) part.minima += first * size_t(part.groups) * 2;
     if (part.row_scales) part.row_scales += first;
   }
-  if (!place_codes(*l.format, part, is_down ? l.intermediate : l.hidden, l.group, p.expert + data,
-                   p.expert + scale))
+  if (!place_codes(stack.coding, part, stack.k, p.expert + stack.panel_at(panel), p.expert + stack.scale_at(panel)))
     p.bad.store(true);
+}
+
+Stack stack_of(Coding c, int k, int panels) {
+  return {c, k, panels, c.format->panel_bytes(k), c.format->scale_bytes(k, c.group), 0, 0};
 }
 
 }  // namespace
 
-Layout::Layout(Shape s, const Format* f, int g) : shape(s), format(f), group(g) {
-  const int step = std::max(64, g);
-  hidden = pad(s.hidden, step);
-  intermediate = pad(s.intermediate, step);
-  up_panel = f->panel_bytes(hidden);
-  down_panel = f->panel_bytes(intermediate);
-  up_scale = f->scale_bytes(hidden, g);
-  down_scale = f->scale_bytes(intermediate, g);
-  down_at = align64(up_panel * size_t(up_panels()));
-  up_scale_at = align64(down_at + down_panel * size_t(down_panels()));
-  down_scale_at = align64(up_scale_at + up_scale * size_t(up_panels()));
-  expert_bytes = align64(down_scale_at + down_scale * size_t(down_panels()));
+Layout::Layout(Shape s, Coding for_up, Coding for_down)
+    : shape(s),
+      hidden(pad(s.hidden, std::max(64, for_up.group))),
+      intermediate(pad(s.intermediate, std::max(64, for_down.group))),
+      up(stack_of(for_up, hidden, intermediate / 8)),
+      down(stack_of(for_down, intermediate, hidden / 16)) {
+  down.first_panel = align64(up.panel_bytes());
+  up.first_scale = align64(down.first_panel + down.panel_bytes());
+  down.first_scale = align64(up.first_scale + up.scale_bytes());
+  expert_bytes = align64(down.first_scale + down.scale_bytes());
 }
 
-Weights::Weights(Shape s, const Format* f, int group)
-    : layout_(s, f, group), home_(home_of(layout_)), region_(layout_.bytes()), data_(region_.data()) {
+Weights::Weights(Shape s, Coding up, Coding down)
+    : layout_(s, up, down), home_(home_of(layout_)), region_(layout_.bytes()), data_(region_.data()) {
   if (home_.several()) settle(home_, layout_, data_, nullptr);
 }
 
@@ -121,9 +117,9 @@ void Weights::set_expert(int expert, Source gate, Source up, Source down, const 
   std::vector<std::vector<float>> rows(
       size_t(workers.threads()),
       std::vector<float>(size_t(std::max(layout_.hidden, layout_.intermediate)) * 16));
-  Packing p = {&layout_, &kernels, gate, up, down, data_ + layout_.expert_bytes * size_t(expert),
+  Packing p = {&layout_, &kernels, {gate, up, down}, data_ + layout_.expert_bytes * size_t(expert),
                &rows, {}};
-  workers.run({pack_unit, &p, 1, {layout_.up_panels() + layout_.down_panels()}});
+  workers.run({pack_unit, &p, 1, {layout_.up.panels + layout_.down.panels}});
   static const char* const names[] = {"gate", "up", "down"};
   if (p.bad.load())
     throw std::invalid_argument(std::string(names[p.bad.load() - 1]) + " weights of expert " +
@@ -133,10 +129,10 @@ void Weights::set_expert(int expert, Source gate, Source up, Source down, const 
 void Weights::set_codes(int expert, Projection matrix, const CodeRows& codes) {
   if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
   Placing p = {&layout_, matrix, codes, data_ + layout_.expert_bytes * size_t(expert), {}};
-  const bool is_down = matrix == Projection::down;
-  pool().run({place_unit, &p, 1, {is_down ? layout_.down_panels() : layout_.up_panels() / 2}});
-  if (p.bad.load()) throw std::invalid_argument(layout_.format->bits == 4 ? "a code is wider than 4 bits"
-                                                                          : "a code is -128");
+  const Stack& stack = layout_.stack(matrix);
+  pool().run({place_unit, &p, 1, {stack.panels / layout_.step(matrix)}});
+  if (p.bad.load())
+    throw std::invalid_argument(stack.format().bits == 4 ? "a code is wider than 4 bits" : "a code is -128");
 }
 
 void Weights::copy_expert(int source) {
@@ -147,22 +143,19 @@ void Weights::copy_expert(int source) {
 }
 
 void Weights::unpack(int expert, float* gate, float* up, float* down) const {
-  const Layout& l = layout_;
-  const char* base = this->expert(expert);
-  std::vector<float> rows(size_t(std::max(l.hidden, l.intermediate)) * 16);
-  const auto copy = [&](const char* data, const char* scale, int k, int used, int first, int n,
-                        float* out) {
-    unpack_panel(*l.format, data, scale, k, l.group, rows.data());
-    for (int r = 0; r < 16 && first + r < n; ++r)
-      std::memcpy(out + size_t(first + r) * used, rows.data() + size_t(r) * k, size_t(used) * 4);
-  };
-  for (int p = 0; p < l.up_panels(); ++p)
-    copy(base + l.up_panel * size_t(p), base + l.up_scale_at + l.up_scale * size_t(p), l.hidden,
-         l.shape.hidden, p / 2 * 16, l.shape.intermediate, p % 2 ? up : gate);
-  for (int p = 0; p < l.down_panels(); ++p)
-    copy(base + l.down_at + l.down_panel * size_t(p),
-         base + l.down_scale_at + l.down_scale * size_t(p), l.intermediate, l.shape.intermediate,
-         p * 16, l.shape.hidden, down);
+  float* const out[] = {gate, up, down};
+  std::vector<float> rows(size_t(std::max(layout_.hidden, layout_.intermediate)) * 16);
+  for (const Projection matrix : {Projection::gate, Projection::up, Projection::down}) {
+    const Stack& stack = layout_.stack(matrix);
+    const size_t depth = size_t(layout_.depth(matrix));
+    for (int first = 0; first < layout_.rows(matrix); first += 16) {
+      const int panel = layout_.panel(matrix, first / 16);
+      unpack_panel(stack.coding, this->expert(expert) + stack.panel_at(panel),
+                   this->expert(expert) + stack.scale_at(panel), stack.k, rows.data());
+      for (int r = 0; r < 16 && first + r < layout_.rows(matrix); ++r)
+        std::memcpy(out[int(matrix)] + size_t(first + r) * depth, rows.data() + size_t(r) * stack.k, depth * 4);
+    }
+  }
 }
 
 }  // namespace kt

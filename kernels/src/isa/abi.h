@@ -110,7 +110,8 @@ struct GatherArgs {
 struct FinishArgs {        // one block's sums on their way out
   const char* c;           // of the first panel
   size_t c_stride;
-  bool ints;
+  bool ints;               // sums
+  bool to_rows;            // of the layer's h, otherwise into a block of tiles
   int rows, panels;
   const float* row_scale;  // null: 1
   const char* w_scale;     // [panel][16] f32, int sums only

@@ -32,7 +32,7 @@ void finish_glu(const FinishArgs* f) {
       const Vf u = vf_mul(sums_row(*f, p + 1, r), vf_mul(up, x));
       const Vf h = vf_mul(activate(g, f->act), u);
       char* at = f->out + size_t(r) * f->out_stride;
-      vf_to_bf16(at + (f->ints ? p * 16 : p / 4 * 1024 + p % 4 * 16), h);  // a row, or one of a block of tiles
+      vf_to_bf16(at + (f->to_rows ? p * 16 : p / 4 * 1024 + p % 4 * 16), h);  // a row, or one of a block of tiles
     }
   }
 }

@@ -132,17 +132,28 @@ def test_a_target_can_be_asked_for():
     assert (loaded.experts.format, loaded.error < 0.003) == ("bf16", True)
 
 
-def test_mixed_formats_meet_at_eight_bits():
+def test_mixed_formats_of_gate_and_up_meet_at_eight_bits():
     mixed = [(int4(np.eye(I, H)), mxfp4(np.eye(I, H)), mxfp4(np.eye(H, I)))]
-    assert to_experts(mixed, 1, top_k=1).experts.format == "int8"
+    experts = to_experts(mixed, 1, top_k=1).experts
+    assert (experts.format, experts.down_format) == ("int8", "mxfp4")
 
 
 def test_groups_with_and_without_a_minimum_meet_at_four_bits():
     rng = np.random.default_rng(6)
-    up, down = (rng.standard_normal(s).astype(np.float32) for s in ((I, H), (H, I)))
-    plain = blocks("Q4_0")(up)
-    loaded = to_experts([(plain, plain, blocks("Q4_1")(down))], 1, top_k=1)
-    assert loaded.experts.format == "q4_1" and loaded.error < EXACT
+    gate, up = (rng.standard_normal((I, H)).astype(np.float32) for _ in range(2))
+    down = blocks("Q4_0")(rng.standard_normal((H, I)).astype(np.float32))
+    loaded = to_experts([(blocks("Q4_0")(gate), blocks("Q4_1")(up), down)], 1, top_k=1)
+    assert (loaded.experts.format, loaded.experts.down_format) == ("q4_1", "int4")
+    assert loaded.error < EXACT
+
+
+def test_down_keeps_a_form_of_its_own():
+    rng = np.random.default_rng(6)
+    gate, up = (rng.standard_normal((I, H)).astype(np.float32) for _ in range(2))
+    down = Plain(to_bf16(rng.standard_normal((H, I)).astype(np.float32)))
+    loaded = to_experts([(mxfp4(gate), mxfp4(up), down)], 1, top_k=1)
+    assert (loaded.experts.format, loaded.experts.down_format) == ("mxfp4", "bf16")
+    assert loaded.error < EXACT
 
 
 def test_a_wrong_number_of_experts_or_a_wrong_shape_is_refused():

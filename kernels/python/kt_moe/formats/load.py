@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from kt_moe.coding import Coding, coding
 from kt_moe.experts import ActName, Experts
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Array
@@ -22,7 +23,6 @@ from kt_moe.stored import Stored
 Target: TypeAlias = str
 """A format's name, one of `kt_moe._core.formats()`."""
 Triple: TypeAlias = tuple[Matrix, Matrix, Matrix]
-_ANY_GROUP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def to_experts(
     return Loaded(experts, error)
 
 
-def nearest(matrix: Matrix) -> tuple[Target, int]:
+def nearest(matrix: Matrix) -> Coding:
     """Format and group of the kernels for a matrix in any format.
 
     Codes that a format of the kernels can hold stay as they are. Other quantised weights take
@@ -70,8 +70,8 @@ def nearest(matrix: Matrix) -> tuple[Target, int]:
     """
     native = stored(matrix)
     if native is not None:
-        return native.format, native.group
-    return ("bf16" if isinstance(matrix, Plain) else "int8"), _ANY_GROUP
+        return native.coding
+    return coding("bf16" if isinstance(matrix, Plain) else "int8")
 
 
 def _empty(
@@ -83,20 +83,28 @@ def _empty(
     target: Target | None,
     group: int | None,
 ) -> Experts:
-    near = [nearest(m) for m in triple]
-    kinds = {kind for kind, _ in near}
-    format_: Target = target or _meeting(kinds)
-    shared = min(g for _, g in near) if format_ in kinds else None
+    gate, up, down = (nearest(m) for m in triple)
+    both, own = _shared([gate, up], target, group), _shared([down], target, group)
     intermediate, hidden = shape
     return Experts(
         count,
         hidden,
         intermediate,
-        format=format_,
-        group=group or shared,
+        format=both.format,
+        group=both.group,
+        down_format=own.format,
+        down_group=own.group,
         top_k=top_k,
         act=act,
     )
+
+
+def _shared(near: list[Coding], target: Target | None, group: int | None) -> Coding:
+    """One coding for matrices whose nearest ones are known."""
+    kinds = {c.format for c in near}
+    format_: Target = target or _meeting(kinds)
+    shared = min(c.group for c in near) if format_ in kinds else None
+    return coding(format_, group or shared)
 
 
 def _meeting(kinds: set[Target]) -> Target:
@@ -106,22 +114,20 @@ def _meeting(kinds: set[Target]) -> Target:
 
 
 def _pack(experts: Experts, expert: int, triple: Triple) -> None:
-    """Code by code where the three have the experts' format, from their weights otherwise."""
-    native = [_fitting(m, experts) for m in triple]
-    gate, up, down = native
-    if gate is not None and up is not None and down is not None:
-        experts.set_codes(expert, gate, up, down)
-    else:
-        experts.set_expert(expert, *(_floats(m) for m in triple))
+    """Code by code where a matrix has the experts' format, from its weights otherwise."""
+    both = Coding(experts.format, experts.group)
+    wanted = both, both, Coding(experts.down_format, experts.down_group)
+    gate, up, down = (_fitting(m, c) or _floats(m) for m, c in zip(triple, wanted, strict=True))
+    experts.set_expert(expert, gate, up, down)
 
 
-def _fitting(matrix: Matrix, experts: Experts) -> Stored | None:
+def _fitting(matrix: Matrix, wanted: Coding) -> Stored | None:
     native = stored(matrix)
-    if native is not None and native.format != experts.format == "q4_1":
+    if native is not None and native.format != wanted.format == "q4_1":
         native = native.as_q4_1()
-    if native is None or native.format != experts.format:
+    if native is None or native.format != wanted.format:
         return None
-    return native.with_group(experts.group)
+    return native.with_group(wanted.group)
 
 
 def _check(triple: Triple, experts: Experts, expert: int) -> None:
