@@ -126,7 +126,9 @@ def _wrap(error: Exception) -> KtError:
     click_error = typer.BadParameter.__mro__[2]
     if isinstance(error, click_error):
         message = error.format_message()  # type: ignore[attr-defined]
-        return UsageError(message.rstrip("."), "", "see `kt --help` or `kt COMMAND --help`")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "kt"
+        return UsageError(message.rstrip("."), "", f"see `{command} --help`")
     wrapped = KtError(f"{type(error).__name__}: {error}", "", "run it again with --debug")
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""

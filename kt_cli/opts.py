@@ -43,7 +43,9 @@ def parse_ids(text: str) -> tuple[int, ...]:
     """`0,2-3` → (0, 2, 3); raises ValueError."""
     ids: list[int] = []
     for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
+        first, _, last = part.strip().partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):
+            raise ValueError(f"{text!r} is not a list of numbers such as 0,2-3")
         ids += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(ids))
 

@@ -64,6 +64,16 @@ def test_completion_scripts_name_the_hook(shell: str, capsys) -> None:
     assert "_KT_COMPLETE" in capsys.readouterr().out
 
 
+def test_version_says_why_kernels_cannot_be_used(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("KT_ISA", "sparc")
+    assert run(["version", "--check"]) == 0
+    out = capsys.readouterr().out
+    assert "kernels cannot be used: KT_ISA=sparc is unknown" in out
+    monkeypatch.delenv("KT_ISA")
+    run(["version"])
+    assert "sparc" not in capsys.readouterr().out
+
+
 def test_version_is_kept_until_something_changes(tmp_path, capsys, monkeypatch) -> None:
     assert run(["version", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)

@@ -77,6 +77,27 @@ def test_cells_are_printed_as_they_are() -> None:
     assert "[red]x[/]" in out.getvalue()
 
 
+WORDS = ["kt-kernel", "0.02674", "a long name without any blank in it, or nearly so"]
+
+
+@pytest.mark.parametrize("columns", [80, 60, 24])
+def test_nothing_of_a_table_is_cut(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    human, out, _ = sink()
+    human.print(table(["engine", "ms>", "note"], [WORDS]))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns and "…" not in out.getvalue()
+    shown = "".join(line.replace(" ", "") for line in lines)
+    assert all(shown.count(letter) >= sum(w.count(letter) for w in WORDS) for letter in "kw267g")
+
+
+def test_a_row_in_a_pipe_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    human, out, _ = sink()
+    human.print(table(["engine", "ms>", "note"], [[*WORDS[:2], WORDS[2] * 5]]))
+    assert WORDS[2] * 5 in out.getvalue()
+
+
 @pytest.mark.parametrize(
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1.5e9, "1.5 GB"), (2e12, "2.00 TB")]
 )

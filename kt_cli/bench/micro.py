@@ -45,6 +45,12 @@ class Shape:
         """Weights of one expert."""
         return 3 * self.hidden * self.intermediate
 
+    @property
+    def described(self) -> str:
+        size = f"{self.experts} experts of {self.hidden} × {self.intermediate}"
+        preset = f"{self.name}: " if self.name in SHAPES else ""
+        return f"{preset}{size}, {self.top_k} per token"
+
 
 SHAPES = {
     s.name: s

@@ -20,6 +20,7 @@ from typing import Any
 
 from kt_cli.bench import micro
 from kt_cli.bench.micro import Case, Limits, Report, Row, Skipped
+from kt_cli.core.kernels import remedy
 from kt_cli.errors import EnvironmentBroken, KtError
 
 HERE = Path(__file__).parent
@@ -67,8 +68,8 @@ def _ours(wanted: Wanted, note: Note) -> _Ours:
     command = [sys.executable, "-m", "kt_cli.bench.micro_worker"]
     for item in _lines("kt_moe", command, _request(wanted, wanted.threads)):
         if "unavailable" in item:
-            fix = "install a build of kt with its kernels"
-            raise EnvironmentBroken("the kernels cannot run here", item["unavailable"], fix)
+            why = item["unavailable"]
+            raise EnvironmentBroken("the kernels cannot run here", why, remedy(why))
         if "cpu" in item:
             cpu, threads = item["cpu"], item["threads"]
         elif "read_gbs" in item:

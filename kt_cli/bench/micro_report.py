@@ -43,7 +43,7 @@ def as_data(report: Report) -> dict[str, Any]:
     }
 
 
-HEADINGS = ("engine", "pass", "T>", "thr>", "ms>", "best>", "GB/s>", "TFLOP/s>", "limit %>")
+HEADINGS = ("engine", "format", "T>", "thr>", "ms>", "best>", "GB/s>", "TFLOP/s>", "limit %>")
 
 
 def cells(report: Report) -> list[list[str]]:

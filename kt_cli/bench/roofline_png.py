@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 
 from kt_cli.bench.micro import Report
@@ -12,15 +13,17 @@ from kt_cli.errors import EnvironmentBroken
 MARKS = {"kt_moe": "o", "kt-kernel": "s", "torch": "^"}
 
 
-def write(report: Report, path: Path) -> None:
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
+def require(path: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
         raise EnvironmentBroken(
             f"cannot write {path}",
             "a PNG needs matplotlib, which is not installed",
             "give a name that ends with .svg, or `pip install matplotlib`",
-        ) from error
+        )
+
+
+def write(report: Report, path: Path) -> None:
+    figures = importlib.import_module("matplotlib.figure")
     figure = figures.Figure(figsize=(9, 5.6), dpi=120, layout="constrained")
     axes = figure.add_subplot(
         xscale="log", yscale="log", xlabel="operations per weight byte", ylabel="Gop/s"

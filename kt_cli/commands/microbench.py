@@ -6,13 +6,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kt_cli.bench import micro
+from kt_cli.bench import micro, roofline, roofline_png
 from kt_cli.bench.micro import Case, Report
-from kt_cli.bench.micro_launch import Wanted, measure
+from kt_cli.bench.micro_launch import Note, Wanted, measure
 from kt_cli.bench.micro_machine import available_memory, facts, last_level_cache
 from kt_cli.bench.micro_report import HEADINGS, as_csv, as_data, cells, titles
 from kt_cli.commands.cli import Context, takes
-from kt_cli.errors import UsageError
+from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.opts import opt, parse_ids
 from kt_cli.ui import table
 
@@ -53,7 +53,7 @@ class MicrobenchOptions:
     tokens: tuple[int, ...] | None = opt(
         "--tokens", help="Tokens per call, such as 1,32,512", parse=_tokens, metavar="LIST"
     )
-    threads: int | None = opt("--threads", help="Threads; default: one per core", low=1, high=1024)
+    threads: int | None = opt("--threads", help="Threads; default: one per core", low=1, high=256)
     peer: str | None = opt(
         "--peer", help="Measure another library side by side", choices=micro.PEERS
     )
@@ -64,7 +64,9 @@ class MicrobenchOptions:
     seconds: float = opt(
         "--seconds", help="Least time per measurement", default=0.5, low=0.01, high=60
     )
-    csv: str | None = opt("--csv", help="Write the rows as CSV", metavar="FILE")
+    csv: str | None = opt(
+        "--csv", help="Write the rows as CSV; `-` prints them instead of the table", metavar="FILE"
+    )
     plot: str | None = opt(
         "--plot", help="Write a roofline plot: .svg, or .png with matplotlib", metavar="FILE"
     )
@@ -73,25 +75,26 @@ class MicrobenchOptions:
 @takes(MicrobenchOptions)
 def cli(options: MicrobenchOptions, ctx: Context) -> None:
     """Measure the expert kernels against the limits of this machine."""
-    plot = _plot_path(options)
-    report = measure(_wanted(options), facts(), ctx.out.note)
-    if options.csv:
-        Path(options.csv).write_text(as_csv(report), encoding="utf-8")
+    csv, plot = _target(options.csv), _target(options.plot)
+    _can_plot(plot)
+    report = measure(_wanted(options, ctx.out.note), facts(), ctx.out.note)
+    if csv:
+        csv.write_text(as_csv(report), encoding="utf-8")
     if plot:
         _write_plot(report, plot)
     for skipped in report.skipped:
         ctx.out.note(f"{skipped.engine} {skipped.format}: {skipped.why}")
-    shape = report.rows[0].shape
-    title = f"{shape.name}, {shape.experts} experts, {shape.top_k} per token"
-    ctx.out.result(
-        "microbench", as_data(report), *titles(report), table(HEADINGS, cells(report), title)
-    )
+    shown = [*titles(report), table(HEADINGS, cells(report), report.rows[0].shape.described)]
+    human = [as_csv(report).rstrip("\n")] if options.csv == "-" else shown
+    ctx.out.result("microbench", as_data(report), *human)
 
 
-def _wanted(options: MicrobenchOptions) -> Wanted:
+def _wanted(options: MicrobenchOptions, note: Note) -> Wanted:
     wish = micro.parse_shape(options.shape or "qwen3-30b-a3b")
     cache = last_level_cache()
     shape = micro.fitted(wish, available_memory())
+    if shape.experts < wish.experts:
+        note(f"{shape.experts} of {wish.experts} experts are measured: more do not fit in memory")
     passes = (False, True) if options.backward else (False,)
     cases = [
         Case(format, shape, tokens, micro.layers_beyond_cache(shape, format, cache), backward)
@@ -109,22 +112,25 @@ def _wanted(options: MicrobenchOptions) -> Wanted:
     )
 
 
-def _plot_path(options: MicrobenchOptions) -> Path | None:
-    """Checked before anything is measured."""
-    if options.plot is None:
+def _target(name: str | None) -> Path | None:
+    """A file to write, whose folder is there: known before anything is measured."""
+    if name is None or name == "-":
         return None
-    path = Path(options.plot)
-    if path.suffix not in (".svg", ".png"):
-        raise UsageError(f"cannot plot to {path}", "its name ends neither with .svg nor .png")
+    path = Path(name).expanduser()
+    if not path.parent.is_dir():
+        raise NotFoundError(f"cannot write {path}", f"there is no folder {path.parent}")
     return path
+
+
+def _can_plot(path: Path | None) -> None:
+    if path and path.suffix not in (".svg", ".png"):
+        raise UsageError(f"cannot plot to {path}", "its name ends neither with .svg nor .png")
+    if path and path.suffix == ".png":
+        roofline_png.require(path)
 
 
 def _write_plot(report: Report, path: Path) -> None:
     if path.suffix == ".png":
-        from kt_cli.bench import roofline_png
-
         roofline_png.write(report, path)
         return
-    from kt_cli.bench import roofline
-
     path.write_text(roofline.svg(report), encoding="utf-8")

@@ -44,8 +44,8 @@ def _key(home: Path) -> str:
     places = [*sys.path, str(home / "engines"), str(home / "cache" / "engines.json")]
     places += ["/proc/driver/nvidia/version", "/proc/sys/kernel/random/boot_id"]
     stamps = [_stamp(place) for place in places]
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return " ".join([__version__, sys.executable, asked, *stamps])
+    asked = [os.environ.get(name, "") for name in ("CUDA_VISIBLE_DEVICES", "KT_ISA")]
+    return " ".join([__version__, sys.executable, *asked, *stamps])
 
 
 def _stamp(place: str) -> str:
@@ -99,6 +99,7 @@ def _engine(engine: Engine) -> dict[str, Any]:
         "problem": engine.problem,
         "checked": UNCHECKED not in engine.details,
         "variant": engine.details.get("variant", ""),
+        "why": engine.details.get("why", ""),
     }
 
 
@@ -122,5 +123,6 @@ def _state(engine: dict[str, Any]) -> str:
     if engine["problem"]:
         return f"{engine['version']} broken: {engine['problem']}".strip()
     note = engine["variant"] and f"runs {engine['variant']}"
+    note = f"kernels cannot be used: {engine['why']}" if engine["why"] else note
     note = note if engine["checked"] else "not loaded yet"
     return " ".join(filter(None, (engine["version"], note and f"({note})"))) or "(found)"

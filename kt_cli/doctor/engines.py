@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kt_cli.core import kernels
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.doctor import needs
 from kt_cli.doctor.facts import Facts, Packages
@@ -85,13 +86,13 @@ def _kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
 
 def _own_kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
     details = engine.details
-    variant = details.get("variant", "")
+    variant, why = details.get("variant", ""), details.get("why", "not built")
     if details.get("available") == "False":
         yield warning(
             "kernels",
-            what=f"the CPU expert kernels are missing: {details.get('why', 'not built')}",
+            what=f"the CPU expert kernels cannot be used: {why}",
             why="experts run through PyTorch, at a fraction of the tokens/s",
-            fix="install a C++ compiler, then `pip install --force-reinstall --no-deps kt-cli`",
+            fix=kernels.remedy(why),
         )
     elif variant not in ("", "amx") and machine.cpu.has("amx_int8"):
         yield warning(

@@ -29,6 +29,8 @@ ENGINES: Mapping[str, tuple[str, ...]] = {
     "sglang": ("sglang-kt", "sglang"),
     "llamafactory": ("llamafactory-kt", "llamafactory"),
 }
+CHOICES = ("KT_ISA", "KT_KERNEL_CPU_VARIANT")
+"""Variables that decide which kernels a package loads."""
 NAMELESS = "0.0.0"
 """How sglang-kt calls itself, which looks for its version under the name sglang."""
 UNCHECKED = "unchecked"
@@ -170,12 +172,14 @@ def _checked(engine: Engine, report: Mapping[str, Any]) -> Engine:
 
 
 def _key(host: Host, environment: Environment, listed: Sequence[Engine]) -> str:
-    """Changes when a package comes or goes, an engine's own folder changes, or the system boots."""
+    """Changes when a package comes or goes, an engine's own folder changes, the system boots, or
+    other kernels are asked for."""
     places = [*environment.sites]
     places += [site / engine.name for site in environment.sites for engine in listed]
     stamps = [str(stamp) for place in places if (stamp := _changed(place))]
     boot = host.text("/proc/sys/kernel/random/boot_id")
-    return " ".join([environment.python, boot, *stamps])
+    asked = [f"{name}={host.env[name]}" for name in CHOICES if name in host.env]
+    return " ".join([environment.python, boot, *asked, *stamps])
 
 
 def _changed(place: Path) -> int:

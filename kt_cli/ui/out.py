@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import KtError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.table import Table
 
 SCHEMA_VERSION = 1
 
@@ -55,7 +57,7 @@ class Out:
             if isinstance(item, str):
                 self.stdout.write(item + "\n")
             else:
-                self.console().print(item)
+                self.console().print(item, crop=False)
         self.stdout.flush()
 
     def event(self, name: str, data: Any, human: str = "") -> None:
@@ -118,18 +120,39 @@ def colours(stream: TextIO) -> bool:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> RenderableType:
-    """A plain table; columns whose name ends with `>` are right-aligned."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    """A plain table; columns whose name ends with `>` are right-aligned. Nothing is cut: a narrow
+    terminal has columns closer together and folded cells, a pipe has lines as long as they are."""
+    return _Table(columns, rows, title)
 
-    grid = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        right = column.endswith(">")
-        grid.add_column(column.rstrip(">"), justify="right" if right else "left")
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
-    return grid
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = self._grid(gap=2)
+        natural = console.measure(wide, options=options.update(width=10_000)).maximum
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            options = options.update(width=natural)
+        grid = wide if natural <= options.max_width else self._grid(gap=1)
+        yield from console.render(grid, options)
+
+    def _grid(self, gap: int) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        head, title = box.SIMPLE_HEAD, self.title or None
+        padding = (0, gap - 1, 0, 0)
+        grid = Table(box=head, title=title, title_justify="left", pad_edge=False, padding=padding)
+        for column in self.columns:
+            name, right = column.rstrip(">"), column.endswith(">")
+            grid.add_column(name, justify="right" if right else "left", overflow="fold")
+        for row in self.rows:
+            grid.add_row(*(Text(cell) for cell in row))
+        return grid
 
 
 def human_bytes(count: int) -> str:

@@ -158,8 +158,9 @@ def speed_lines(plan: Plan) -> list[str]:
         ("load", speed.load_s, "s"),
     ]
     shown = [f"{name} {span(r)} {unit}" for name, r, unit in parts if r]
-    limit = [f"limit: {speed.limit}"] if speed.limit else []
-    return ["   ".join(shown), *limit] if shown else limit
+    if not shown:
+        return [speed.limit] if speed.limit else []
+    return ["   ".join(shown), *([f"limit: {speed.limit}"] if speed.limit else [])]
 
 
 def span(range_: Range) -> str:

@@ -164,11 +164,28 @@ def test_an_instruction_set_that_this_cpu_lacks_is_refused():
     code, _, error = run("--shape", "8,2,128,64", KT_ISA="sparc")
     assert code == 6
     assert "the kernels cannot run here" in error and "sparc" in error
+    assert "unset KT_ISA" in error
 
 
 def test_a_plot_of_another_kind_is_refused_before_anything_is_measured():
     code, _, error = run("--plot", "x.pdf")
     assert (code, "ends neither with .svg nor .png" in error) == (2, True)
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--plot"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(flag, tmp_path):
+    code, _, error = run(flag, str(tmp_path / "absent" / "x.svg"))
+    assert (code, "there is no folder" in error, "measuring" in error) == (3, True, False)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [("--tokens", "many", "'many' is not a list of numbers"), ("--threads", "999", "1<=x<=256")],
+)
+def test_a_wrong_value_is_named_with_the_command_that_explains_it(flag, value, says):
+    code, _, error = run(flag, value)
+    assert code == 2
+    assert says in error and "`kt microbench --help`" in error
 
 
 @pytest.mark.usefixtures("kernels")
@@ -184,3 +201,11 @@ def test_the_command_writes_json_csv_and_plot(tmp_path):
     assert [r["tokens"] for r in data["rows"]] == [1, 3]
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 3
     ET.parse(tmp_path / "x.svg")
+
+
+@pytest.mark.usefixtures("kernels")
+def test_csv_can_go_to_standard_output():
+    few = ("--shape", "8,2,128,64", "--format", "int8", "--tokens", "1", "--seconds", "0.01")
+    code, out, error = run(*few, "--csv", "-")
+    assert code == 0, error
+    assert [r["format"] for r in csv.DictReader(out.splitlines())] == ["int8"]

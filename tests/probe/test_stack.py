@@ -134,6 +134,24 @@ def test_results_are_kept_until_the_environment_changes(tmp_path: Path) -> None:
     assert len(runs) > again
 
 
+def test_results_are_those_of_the_kernels_that_were_asked_for(tmp_path: Path) -> None:
+    chosen = {"kt_cli-1": "import os\nwhy = os.environ.get('KT_ISA', 'none')\nraise OSError(why)\n"}
+    place, cache = environment(tmp_path, chosen), tmp_path / "cache"
+
+    def problem(**env: str) -> str:
+        def run(argv: Sequence[str], timeout: float) -> Ran:
+            return run_tool(("env", *(f"{k}={v}" for k, v in env.items()), *argv), timeout)
+
+        found = stack.read(Host(run=run, env=env), [place], deep=True, cache=cache)
+        return by_name(found)["kt_moe"].problem
+
+    assert [problem(KT_ISA="foo"), problem(), problem(KT_ISA="avx2")] == [
+        "OSError: foo",
+        "OSError: none",
+        "OSError: avx2",
+    ]
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"PYTHON": 3}', '{"PYTHON": {"key": "x"}}'])
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: str) -> None:
     place, cache = environment(tmp_path), tmp_path / "cache"
