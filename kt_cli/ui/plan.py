@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from kt_cli.core.history import Line
 
-WIDTH = 78
-BAR = 44
+WIDTH, NARROWEST = 78, 44
+BESIDE_BAR = 34
+"""Columns of a pool's line that are not its bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ _WEIGHTS = (
 @dataclass(frozen=True, slots=True)
 class Style:
     unicode: bool = True
+    width: int = WIDTH
+
+    @property
+    def bar(self) -> int:
+        return self.width - BESIDE_BAR
 
     def mark(self, kind: str) -> str:
         mark = _MARKS[kind]
@@ -67,7 +74,8 @@ _PLAIN = str.maketrans({"·": "*", "×": "x", "→": ">", "–": "-", "▕": "|"
 
 def style() -> Style:
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    return Style(unicode=encoding == "utf8")
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    return Style(unicode=encoding == "utf8", width=min(WIDTH, max(NARROWEST, columns - 2)))
 
 
 def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
@@ -76,10 +84,18 @@ def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
     lines: list[RenderableType] = [chosen.text(_title(plan)), ""]
     for pool, count in folded(plan.pools):
         lines += _pool(pool, chosen, count)
-    lines += [chosen.text(line) for line in (*speed_lines(plan), *_summary(plan))]
-    for problem in plan.problems:
-        lines += [chosen.text(line) for line in problem_lines(problem)]
-    return lines
+    said = [*speed_lines(plan), *_summary(plan, chosen.width)]
+    said += [line for problem in plan.problems for line in problem_lines(problem)]
+    return [*lines, *(chosen.text(part) for line in said for part in _sentence(line, chosen.width))]
+
+
+def _sentence(line: str, width: int) -> list[str]:
+    """One line for whoever copies it, more where the terminal would break it inside a word."""
+    if width == WIDTH:
+        return [line]
+    return textwrap.wrap(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def folded(pools: Sequence[Pool]) -> list[tuple[Pool, int]]:
@@ -106,12 +122,13 @@ def reasons(plan: Plan, look: Style | None = None) -> list[RenderableType]:
     for decision in plan.decisions:
         value = "-" if decision.value is None else decision.value
         lines.append(f"  {decision.name} = {value}  ({decision.source})")
-        lines += _filled(decision.why, "      ")
+        lines += _filled(decision.why, chosen.width, "      ")
     for pool, last in _repeated(plan.pools):
         name = pool.name if last is pool else f"{pool.name} to {last.name}"
         lines += ["", f"{name} {pool.label}".rstrip()]
         for item in pool.items:
-            lines += _filled(item.formula, " " * 31, f"  {item.name:<18}{gb(item.bytes):>9}  ")
+            head = f"  {item.name:<18}{gb(item.bytes):>9}  "
+            lines += _filled(item.formula, chosen.width, " " * len(head), head)
         if pool.margin:
             lines.append(f"  {'margin':<18}{gb(pool.margin):>9}  kept free")
         lines.append(f"  {'left':<18}{gb(pool.left):>9}  of {gb(pool.free)} free now")
@@ -129,11 +146,10 @@ def _repeated(pools: Sequence[Pool]) -> list[tuple[Pool, Pool]]:
     return runs
 
 
-def _filled(text: str, indent: str, first: str | None = None) -> list[str]:
-    from textwrap import wrap
-
+def _filled(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
     head = indent if first is None else first
-    return wrap(text, WIDTH, initial_indent=head, subsequent_indent=indent) or [head.rstrip()]
+    filled = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=indent)
+    return filled or [head.rstrip()]
 
 
 def comparison(model: str, date: str, lines: Sequence[Line]) -> list[RenderableType]:
@@ -194,7 +210,7 @@ _WORDS = {
 }
 
 
-def _summary(plan: Plan) -> list[str]:
+def _summary(plan: Plan, width: int) -> list[str]:
     """The decisions people look for first."""
     parts = []
     context, requests = plan.value("context"), plan.value("max_running_requests")
@@ -206,7 +222,7 @@ def _summary(plan: Plan) -> list[str]:
         value = plan.value(name)
         if value is not None:
             parts.append(f"{word} {value}")
-    return textwrap.wrap(" · ".join(parts), WIDTH)
+    return textwrap.wrap(" · ".join(parts), width)
 
 
 def _pool(pool: Pool, look: Style, count: int = 1) -> list[RenderableType]:
@@ -217,7 +233,7 @@ def _pool(pool: Pool, look: Style, count: int = 1) -> list[RenderableType]:
     full = f"{edge[0]}{_bar(pool, sizes, look)}{edge[1]}"
     state = f" {gb(pool.left)} free" if pool.left >= 0 else f" {gb(-pool.left)} too much"
     legend = [f"{look.mark(k)} {_named(k, pool, sizes)}" for k in sizes if sizes[k]]
-    return [_coloured(head + full + state), *_wrapped(legend, " " * len(head))]
+    return [_coloured(head + full + state), *_wrapped(legend, " " * len(head), look.width)]
 
 
 def _kinds(pool: Pool) -> dict[str, int]:
@@ -249,11 +265,11 @@ def _named(kind: str, pool: Pool, sizes: dict[str, int]) -> str:
 def _bar(pool: Pool, sizes: dict[str, int], look: Style) -> str:
     """Shares of the capacity by largest remainder; what is there shows at least once."""
     whole = max(pool.capacity, sum(sizes.values()))
-    cells = {k: max(1, round(v * BAR / whole)) for k, v in sizes.items() if v}
-    while sum(cells.values()) > BAR:
+    cells = {k: max(1, round(v * look.bar / whole)) for k, v in sizes.items() if v}
+    while sum(cells.values()) > look.bar:
         cells[max(cells, key=lambda k: cells[k])] -= 1
     if cells:
-        cells[max(cells, key=lambda k: cells[k])] += BAR - sum(cells.values())
+        cells[max(cells, key=lambda k: cells[k])] += look.bar - sum(cells.values())
     return "".join(look.mark(kind) * cells.get(kind, 0) for kind in _MARKS)
 
 
@@ -267,12 +283,12 @@ def _coloured(line: str) -> str:
     return line
 
 
-def _wrapped(parts: Sequence[str], indent: str) -> list[str]:
+def _wrapped(parts: Sequence[str], indent: str, width: int) -> list[str]:
     """Two spaces between parts; a part that is too long breaks at its commas."""
     lines: list[str] = []
     for part in parts:
-        for piece, gap in _pieces(part, WIDTH - len(indent)):
-            if lines and len(lines[-1]) + len(gap) + len(piece) <= WIDTH:
+        for piece, gap in _pieces(part, width - len(indent)):
+            if lines and len(lines[-1]) + len(gap) + len(piece) <= width:
                 lines[-1] += gap + piece
             else:
                 lines.append(indent + piece)
