@@ -155,6 +155,11 @@ class Report:
     rows: tuple[Row, ...]
     skipped: tuple[Skipped, ...] = field(default=())
 
+    @property
+    def beyond_limit(self) -> bool:
+        """Whether a call beat a limit by more than measuring twice differs."""
+        return any(row.share(self.limits) > 1.15 for row in self.rows)
+
 
 def fitted(shape: Shape, available: int) -> Shape:
     """The shape with as many experts as fit into 60 % of the memory in bf16, two layers of them."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from kt_cli.bench.micro import Report
-from kt_cli.bench.roofline import COLOURS, intensity
+from kt_cli.bench.roofline import HEIGHT, WIDTH, Item, Line, Words, drawing
 from kt_cli.errors import EnvironmentBroken
 
-MARKS = {"kt_moe": "o", "kt-kernel": "s", "torch": "^"}
+DPI = 150
+MARKS = {"circle": "o", "square": "s", "triangle": "^"}
+ANCHORS = {"start": "left", "middle": "center", "end": "right"}
+POINT = 0.72
+"""Points of type or line to a pixel of the drawing, at 100 pixels an inch."""
 
 
 def require(path: Path) -> None:
@@ -24,24 +29,21 @@ def require(path: Path) -> None:
 
 def write(report: Report, path: Path) -> None:
     figures = importlib.import_module("matplotlib.figure")
-    figure = figures.Figure(figsize=(9, 5.6), dpi=120, layout="constrained")
-    axes = figure.add_subplot(
-        xscale="log", yscale="log", xlabel="operations per weight byte", ylabel="Gop/s"
-    )
-    for row in report.rows:
-        axes.plot(
-            intensity(row),
-            row.flops / row.ms / 1e6,
-            MARKS.get(row.engine, "o"),
-            color=COLOURS.get(row.format, "black"),
-            label=f"{row.engine} {row.format}",
-        )
-    read = max(report.limits.read_gbs.values(), default=0.0)
-    for kind, peak in report.limits.gops.items():
-        axes.axhline(peak, color="#555", label=f"{kind} {peak / 1e3:.2f} Top/s")
-    if read:
-        axes.axline((1, read), (10, 10 * read), color="#555", label=f"{read:.1f} GB/s")
-    handles, labels = axes.get_legend_handles_labels()
-    once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), fontsize="small")
+    figure = figures.Figure(figsize=(WIDTH / 100, HEIGHT / 100), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(HEIGHT, 0))
+    axes.axis("off")
+    for item in drawing(report):
+        _draw(axes, item)
     figure.savefig(path)
+
+
+def _draw(axes: Any, item: Item) -> None:
+    if isinstance(item, Line):
+        (x1, y1), (x2, y2) = item.start, item.end
+        axes.plot([x1, x2], [y1, y2], color=item.colour, linewidth=POINT, zorder=1)
+    elif isinstance(item, Words):
+        side = ANCHORS[item.anchor]
+        axes.text(*item.at, item.text, ha=side, va="baseline", fontsize=item.size * POINT)
+    else:
+        size = 10 * POINT
+        axes.plot(*item.at, MARKS[item.shape], color=item.colour, markersize=size, mew=0)

@@ -72,6 +72,11 @@ class MicrobenchOptions:
     )
 
 
+BUSY = (
+    "calls were faster than the limits that were measured: the machine was busy with something else"
+)
+
+
 @takes(MicrobenchOptions)
 def cli(options: MicrobenchOptions, ctx: Context) -> None:
     """Measure the expert kernels against the limits of this machine."""
@@ -84,6 +89,8 @@ def cli(options: MicrobenchOptions, ctx: Context) -> None:
         _write_plot(report, plot)
     for skipped in report.skipped:
         ctx.out.note(f"{skipped.engine} {skipped.format}: {skipped.why}")
+    if report.beyond_limit:
+        ctx.out.warn(BUSY)
     shown = [*titles(report), table(HEADINGS, cells(report), report.rows[0].shape.described)]
     human = [as_csv(report).rstrip("\n")] if options.csv == "-" else shown
     ctx.out.result("microbench", as_data(report), *human)

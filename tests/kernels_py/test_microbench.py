@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,7 +95,20 @@ def test_the_plot_is_svg_with_every_point_inside():
         x, y = (float(mark.get("c" + a) or mark.get(a)) for a in "xy")
         assert roofline.LEFT - 6 <= x <= roofline.WIDTH - roofline.RIGHT
         assert roofline.TOP - 6 <= y <= roofline.HEIGHT - roofline.BOTTOM
-    assert "20.0 GB/s" in "".join(tree.itertext())
+    words = [e.text for e in tree.iter() if e.tag.endswith("text")]
+    assert {"20.0 GB/s", "512", "8 experts of 128 × 64, 2 per token, test"} <= set(words)
+
+
+def test_words_beside_roofs_that_are_close_stand_apart():
+    limits = Limits({1: 10.0}, {"int8": 400.0, "int4": 401.0, "bf16": 399.0})
+    words = [w for w in roofline.drawing(Report({}, limits, REPORT.rows)) if "Top/s" in str(w)]
+    heights = sorted(w.at[1] for w in words)
+    assert len(words) == 3 and min(np.diff(heights)) >= roofline.APART
+
+
+def test_a_call_faster_than_its_limit_tells_of_a_busy_machine():
+    assert not REPORT.beyond_limit
+    assert Report({}, LIMITS, (row(nbytes=30e6, ms=1.0),)).beyond_limit
 
 
 def test_cache_and_memory_are_read_from_the_system(tmp_path):
