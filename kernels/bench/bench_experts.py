@@ -60,13 +60,16 @@ def make_layer(shape: Shape, fmt: str, rng: np.random.Generator) -> kt_moe.Exper
     return layer
 
 
-def make_layers(shape: Shape, fmt: str, memory: float) -> list[kt_moe.Experts]:
+def make_layers(
+    shape: Shape, fmt: str, memory: float, cache: int | None = None
+) -> list[kt_moe.Experts]:
+    """Together more than four times the cache; None: the CPU's last one."""
     rng = np.random.default_rng(0)
     size = BYTES_PER_WEIGHT[fmt] * 3 * shape.hidden * shape.intermediate * shape.experts
     experts = min(shape.experts, max(shape.top_k, int(memory / size * shape.experts)))
     shape = Shape(shape.name, experts, shape.top_k, shape.hidden, shape.intermediate)
     first = make_layer(shape, fmt, rng)
-    count = max(1, -(-4 * cache_bytes() // first.nbytes))
+    count = max(1, -(-4 * (cache_bytes() if cache is None else cache) // first.nbytes))
     return [first, *(make_layer(shape, fmt, rng) for _ in range(count - 1))]
 
 

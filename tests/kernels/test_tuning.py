@@ -152,7 +152,7 @@ def test_the_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert not tuning.save()
     monkeypatch.delenv("KT_MOE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert str(tuning.file()).startswith("/caches/kt_moe/cuts-")
+    assert str(tuning.file()).startswith("/caches/kt_moe/tuned-")
 
 
 def test_settling_ends_where_nothing_is_tried() -> None:

@@ -208,6 +208,7 @@ class Experts(Trainable):
         for none; weights: [T, K] float32; mask: [E] bool, True for experts that live elsewhere.
         The result has x's type, dtype and shape."""
         x = plain(x)
+        tuning.calibrate(self)
         out = uninitialised(x) if out is None else out
         self._packed.forward(x, ids, plain(weights), mask, out)
         tuning.keep()
@@ -224,6 +225,7 @@ class Experts(Trainable):
     ) -> Array:
         """Start `forward` in the background; its result is filled when `sync` returns."""
         x, weights = plain(x), plain(weights)
+        tuning.calibrate(self)
         out = uninitialised(x) if out is None else out
         ticket = self._packed.submit(x, ids, weights, mask, out)
         self._pending.append((ticket, (x, ids, weights, mask, out)))
@@ -231,12 +233,14 @@ class Experts(Trainable):
 
     def defer(self, x: Array, ids: Array, weights: Array, *, mask: Array | None = None) -> Deferred:
         """Start `forward` for pairs that are left for a later call: see `kt_moe.deferred`."""
+        tuning.calibrate(self)
         return Deferred(self._packed, x, ids, weights, mask)
 
     def host_call(
         self, x: Array, ids: Array, weights: Array, *, out: Array, mask: Array | None = None
     ) -> HostCall:
         """`forward` on these arrays as a pair of C functions, for CUDA host callbacks."""
+        tuning.calibrate(self)
         return HostCall(self._packed, (x, ids, weights, mask, out))
 
     def sync(self) -> None:

@@ -36,7 +36,8 @@ def barrier(*, seconds: float = 0.2) -> float:
 
 
 def set_tile_from(tokens: int) -> None:
-    """Tokens per touched expert from which AMX tiles replace vectors; 0 restores the default."""
+    """Tokens per touched expert from which AMX tiles replace vectors, for all layers; 0 goes back
+    to what `kt_moe.tuning` finds."""
     core().set_tile_from(tokens)
 
 

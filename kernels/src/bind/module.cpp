@@ -14,13 +14,14 @@
 #include "../core/back_forward.h"
 #include "../core/backward.h"
 #include "../core/cpu.h"
-#include "../core/cut.h"
 #include "../core/errors.h"
 #include "../core/forward.h"
 #include "../core/host_call.h"
 #include "../core/limits.h"
 #include "../core/pool.h"
 #include "../core/submit.h"
+#include "../core/switch.h"
+#include "../core/wait.h"
 #include "arrays.h"
 #include "low_rank.h"
 
@@ -31,6 +32,7 @@ namespace kt {
 
 void bind_gpu(nb::module_& m);  // after HostCall
 void bind_nodes(nb::module_& m);
+void bind_tuning(nb::module_& m);
 
 namespace {
 
@@ -149,6 +151,19 @@ class Experts {
     return seconds;
   }
 
+  // Seconds of one forward, on tiles or on vectors.
+  double timed(const ConstArray& x, const ConstArray& ids, const ConstArray& weights, const Array& out,
+               bool tiles) const {
+    Call call = checked(x, ids, weights, std::nullopt, out);
+    if (tiles && !kernels().tile_from) throw nb::value_error("this variant has no tiles");
+    call.way = tiles ? Way::tiles : Way::vectors;
+    nb::gil_scoped_release released;
+    PoolLock lock;
+    const long start = now();
+    kt::forward(*weights_, call, kernels());
+    return 1e-9 * double(now() - start);
+  }
+
   // The caller keeps the arrays alive until wait() returns.
   uint64_t submit(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
                   const std::optional<ConstArray>& mask, const Array& out) const {
@@ -189,6 +204,9 @@ class Experts {
     const size_t shape[1] = {layout().bytes()};
     return nb::ndarray<nb::numpy, const uint8_t>(weights_->data(), 1, shape, nb::find(this));
   }
+
+  LayerKind kind() const { return kind_of(layout(), pool_threads()); }
+  bool wants_switch() const { return kernels().tile_from && kt::wants_switch(kernels(), layout(), pool_threads()); }
 
   const Layout& layout() const { return weights_->layout(); }
   int top_k() const { return top_k_; }
@@ -266,24 +284,6 @@ nb::dict layout_dict(const Experts& e) {
   return d;
 }
 
-// product, hidden, intermediate, threads, crowding, depth, panels, blocks, fetch; seconds
-using CutRow = std::pair<std::array<int, 9>, double>;
-
-std::vector<CutRow> cut_rows() {
-  std::vector<CutRow> rows;
-  for (const CutRecord& r : cut_records())
-    rows.push_back({{r.product, r.hidden, r.intermediate, r.threads, r.crowding, r.cut.depth, r.cut.panels,
-                     r.cut.blocks, r.cut.fetch}, r.best});
-  return rows;
-}
-
-void adopt_cut_rows(const std::vector<CutRow>& rows) {
-  std::vector<CutRecord> records;
-  for (const auto& [n, best] : rows)
-    records.push_back({n[0], n[1], n[2], n[3], n[4], {n[5], n[6], n[7], n[8] != 0}, best});
-  adopt_cuts(records);
-}
-
 void bind_cpu(nb::module_& m) {
   nb::exception<IsaError>(m, "IsaError", PyExc_RuntimeError);
   nb::exception<FormatError>(m, "FormatError", PyExc_ValueError);
@@ -299,19 +299,6 @@ void bind_cpu(nb::module_& m) {
   m.def("set_threads", &set_threads, nb::call_guard<nb::gil_scoped_release>());
   m.def("threads", &threads);
   m.def("allowed_cores", &allowed_cores);
-  m.def("set_tile_from", &set_tile_from);
-  m.def("pin_cut", [](int depth, int panels, int blocks, bool fetch) {
-    const Cut cut = {depth, panels, blocks, fetch};
-    pin_cut(depth ? &cut : nullptr);
-  });
-  m.def("last_cut", [] {
-    const Cut c = last_cut();
-    return std::vector<int>{c.depth, c.panels, c.blocks, c.fetch};
-  });
-  m.def("cut_records", &cut_rows);
-  m.def("adopt_cuts", &adopt_cut_rows);
-  m.def("newly_settled_cuts", &newly_settled_cuts);
-  m.def("tried_a_cut", &tried_a_cut);
   m.def("formats", &format_names);
   m.def("groups", [](const std::string& name) {
     const Format* f = find_format(name);
@@ -355,6 +342,7 @@ NB_MODULE(_core, m) {
       .def_static("sync", [] { return uintptr_t(&kt::HostCall::sync); });
   kt::bind_gpu(m);
   kt::bind_nodes(m);
+  kt::bind_tuning(m);
   nb::class_<Experts>(m, "Experts")
       .def(nb::init<int, int, int, const kt::CodingName&, const kt::CodingName&, int, bool>())
       .def(nb::init<const std::string&, size_t, size_t, int, int, int, const kt::CodingName&,
@@ -373,6 +361,10 @@ NB_MODULE(_core, m) {
            "dx"_a.noconvert(), "dweights"_a.noconvert(), "low_rank"_a, "grads"_a, "scale"_a)
       .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("timed", &Experts::timed, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "out"_a.noconvert(), "tiles"_a)
+      .def("kind", &Experts::kind)
+      .def("wants_switch", &Experts::wants_switch)
       .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("host_call", &Experts::host_call, "x"_a.noconvert(), "ids"_a.noconvert(),

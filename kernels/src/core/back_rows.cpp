@@ -1,6 +1,7 @@
 #include "back_rows.h"
 
 #include "pool.h"
+#include "switch.h"
 
 namespace kt {
 namespace {
@@ -26,7 +27,7 @@ Back make_back(const Weights& w, const BackCall& call, const Kernels& kernels, i
   const Layout& l = w.layout();
   route(call.ids, call.weights, call.mask, first, n, call.top_k, l.shape.experts, b.routing);
   const size_t pairs = b.routing.token.size(), blocks = b.routing.blocks.size();
-  const bool tiles = use_tiles(kernels, pairs, b.routing.touched.size());
+  const bool tiles = use_tiles(tile_from(kernels, nullptr), pairs, b.routing.touched.size());
   Back s = {w, l, call, kernels, b.routing, first, n, tiles, kernels.bf16_acts,
             {nullptr, l.hidden}, {nullptr, l.hidden}, {nullptr, 2 * l.intermediate},
             nullptr, nullptr, nullptr, 0, nullptr};

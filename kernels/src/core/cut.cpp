@@ -59,21 +59,27 @@ bool same(const Cut& a, const Cut& b) {
   return a.depth == b.depth && a.panels == b.panels && a.blocks == b.blocks && a.fetch == b.fetch;
 }
 
-int pick(const Trials& t) {
+// The first one where nothing was tried yet.
+int fastest(const Trials& t) {
   const auto faster = [](const Trial& a, const Trial& b) { return a.best < b.best; };
-  const Trial* least = least_tried(t);
-  if (least->runs < kRounds) return int(least - t.of);
   return int(std::min_element(t.of, t.of + kCount, faster) - t.of);
+}
+
+int pick(const Trials& t) {
+  const Trial* least = least_tried(t);
+  return least->runs < kRounds ? int(least - t.of) : fastest(t);
 }
 
 }  // namespace
 
-CutChoice::CutChoice(const Work& work) : work_(work), candidate_(-1) {
+CutChoice::CutChoice(const Work& work, bool may_try) : work_(work), candidate_(-1) {
   std::lock_guard<std::mutex> hold(g_lock);
-  if (!g_pinned) {
+  if (!g_pinned && may_try) {
     const Trials& trials = trials_of(work);
     g_tried |= !settled(trials);
     g_cut = kCandidates[candidate_ = pick(trials)];
+  } else if (!g_pinned) {
+    g_cut = kCandidates[fastest(trials_of(work))];
   }
   cut_ = g_cut;
 }

@@ -24,14 +24,14 @@ struct Work {
 // not depend on it. Under the PoolLock.
 class CutChoice {
  public:
-  explicit CutChoice(const Work& work);
+  CutChoice(const Work& work, bool may_try);
   const Cut& cut() const { return cut_; }
   void took(double seconds) const;
 
  private:
   Work work_;
   Cut cut_;
-  int candidate_;  // -1: pinned
+  int candidate_;  // -1: its time tells nothing
 };
 
 // What trying has found about a cut for a kind of call: kept from process to process by Python.

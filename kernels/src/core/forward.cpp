@@ -1,17 +1,16 @@
 #include "forward.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "layer.h"
 #include "pool.h"
+#include "switch.h"
 
 namespace kt {
 namespace {
 
 constexpr int kChunk = 4096;  // tokens handled at once: bounds the work buffers
-std::atomic<int> g_tile_from{0};
 
 // One row of f32, or a part of it starting at k0, into its place in a block.
 void put(const Kernels& kernels, const Acts& a, const float* x, int n, int k0, int block, int first,
@@ -200,15 +199,14 @@ Buffers& buffers() {
   return *shared;
 }
 
-}  // namespace
-
-bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched) {
-  if (!kernels.tile_from) return false;
-  const int from = g_tile_from.load() ? g_tile_from.load() : kernels.tile_from;
-  return pairs && pairs >= touched * size_t(from);
+bool on_tiles(const Kernels& kernels, const Layout& l, Way way, const Routing& routing) {
+  if (routing.token.empty()) return false;
+  if (way != Way::best) return way == Way::tiles;
+  const LayerKind kind = kind_of(l, pool().threads());
+  return use_tiles(tile_from(kernels, &kind), routing.token.size(), routing.touched.size());
 }
 
-void set_tile_from(int tokens) { g_tile_from.store(tokens); }
+}  // namespace
 
 void forward(const Weights& w, const Call& call, const Kernels& kernels) {
   Buffers& b = buffers();
@@ -216,7 +214,7 @@ void forward(const Weights& w, const Call& call, const Kernels& kernels) {
     const int n = std::min(kChunk, call.tokens - first);
     route(call.ids, call.weights, call.mask, first, n, call.top_k, w.layout().shape.experts,
           b.routing);
-    if (use_tiles(kernels, b.routing.token.size(), b.routing.touched.size())) {
+    if (on_tiles(kernels, w.layout(), call.way, b.routing)) {
       forward_tiled(w, call, kernels, b.routing, first, n, b.tiled);
       continue;
     }

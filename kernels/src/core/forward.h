@@ -5,6 +5,8 @@
 
 namespace kt {
 
+enum class Way { best, vectors, tiles };  // the last one only where there are tiles
+
 struct Call {
   const char* x;  // [tokens, hidden]
   char* out;
@@ -15,14 +17,10 @@ struct Call {
   int tokens, top_k;
   Act act;
   double* seconds;       // [kMaxPhases] or null: adds the time of each phase
+  Way way = Way::best;
 };
 
 // Uses the pool and the process's work buffers: hold a PoolLock. Throws std::invalid_argument.
 void forward(const Weights& w, const Call& call, const Kernels& kernels);
-
-// Tokens per touched expert from which a CPU with tiles uses them; 0 restores the built-in value.
-void set_tile_from(int tokens);
-
-bool use_tiles(const Kernels& kernels, size_t pairs, size_t touched);
 
 }  // namespace kt

@@ -236,7 +236,7 @@ class Workers : public Pool {
 struct State {
   std::mutex lock;
   std::unique_ptr<Workers> workers;
-  int wanted = 0;
+  std::atomic<int> wanted{0}, made{0};  // threads; made: 0 when they are to be counted anew
 };
 
 // Reached through a pointer: a forked child has none of the parent's threads and may have inherited a
@@ -244,9 +244,9 @@ struct State {
 State* g_state = nullptr;
 
 void after_fork() {
-  const int wanted = g_state->wanted;
+  const int wanted = g_state->wanted.load();
   g_state = new State;
-  g_state->wanted = wanted;
+  g_state->wanted.store(wanted);
 }
 
 State& state() {
@@ -271,15 +271,22 @@ int threads() {
 void set_threads(int n) {
   PoolLock lock;
   state().wanted = n;
+  state().made = 0;
+}
+
+int pool_threads() {
+  const int made = state().made.load();
+  return made && state().wanted == 0 ? made : threads();
 }
 
 Pool& pool() {
   State& s = state();
-  const int n = s.workers && s.wanted == 0 ? s.workers->threads() : threads();
+  const int n = pool_threads();
   if (!s.workers || s.workers->threads() != n) {
     s.workers.reset();
     s.workers = std::make_unique<Workers>(n);
   }
+  s.made = n;
   return *s.workers;
 }
 

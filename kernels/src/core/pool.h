@@ -42,6 +42,7 @@ class Pool {
 Pool& pool();
 void set_threads(int n);  // 0: one per allowed physical core
 int threads();
+int pool_threads();  // as pool().threads(), without a lock and without making one
 int allowed_cores();
 
 // Held for a whole call: the pool and the work buffers belong to one caller at a time.

@@ -167,7 +167,7 @@ void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, c
   const int blocks = int(routing.blocks.size()), touched = int(routing.touched.size());
   const int threads = pool().threads();
   const CutChoice choice({l.products(), l.hidden, l.intermediate, threads,
-                          routing.touched.size(), routing.blocks.size()});
+                          routing.touched.size(), routing.blocks.size()}, call.way == Way::best);
   s.cut = fitted(choice.cut(), l, routing.touched.size(), threads, std::max(s.x.tiles(), s.h.tiles()));
   s.up = units_of(w.home().up, kUpStep, l.up.panels, s.cut.panels, touched);
   s.down = units_of(w.home().down, kDownStep, l.down.panels, s.cut.panels, touched);
