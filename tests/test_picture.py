@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from kt_cli.ui.plan import Style, picture, reasons
+from kt_cli.ui.plan import WIDTH, Style, picture, reasons, style
 from tests.golden.make import machines, plans
 
 PLANS = [plan for _, plan in islice(plans(machines()["4090+2x6454s"]), 0, None, 6)]
@@ -22,6 +22,10 @@ def test_a_narrow_picture_fits_and_loses_no_word(width: int) -> None:
         assert max(map(len, narrow[1:])) <= width + EDGE
         words = [" ".join(x for x in lines if "▕" not in x).split() for lines in (narrow, wide)]
         assert words[0] == words[1]
+
+
+def test_a_pipe_gets_the_whole_width(capsys: pytest.CaptureFixture[str]) -> None:
+    assert style().width == WIDTH
 
 
 @pytest.mark.parametrize("width", [78, 60])

@@ -74,8 +74,8 @@ _PLAIN = str.maketrans({"·": "*", "×": "x", "→": ">", "–": "-", "▕": "|"
 
 def style() -> Style:
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    return Style(unicode=encoding == "utf8", width=min(WIDTH, max(NARROWEST, columns - 2)))
+    room = shutil.get_terminal_size().columns - 2 if sys.stdout.isatty() else WIDTH
+    return Style(unicode=encoding == "utf8", width=min(WIDTH, max(NARROWEST, room)))
 
 
 def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
