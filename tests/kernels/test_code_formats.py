@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from kt_moe import PackFileError, packfile
 from kt_moe import reference as twin
+from kt_moe._native import core
 from kt_moe.stored import Stored
 
 from .helpers import dequantised, error, random_case, random_matrices, reference
@@ -25,10 +26,16 @@ GRIDS = {
 }
 FORMATS = ("q8_0", "q4_1", "mxfp4", "nvfp4", "iq4_nl")
 ALL = ("int8", "int4", *FORMATS)
+BYTES = ("int8", "q8_0")
 OUTPUT_BOUND = {"q8_0": 0.03, "q4_1": 0.145, "mxfp4": 0.22, "nvfp4": 0.18, "iq4_nl": 0.135}
 
 # tokens, hidden, intermediate, experts, top-k
 SHAPES = [(1, 200, 72, 5, 3), (2, 64, 192, 3, 2), (9, 700, 130, 4, 2), (70, 129, 100, 4, 3)]
+
+
+def test_every_format_is_tested_here() -> None:
+    assert {"bf16", *ALL} == set(core().formats())
+    assert set(FORMATS) == set(OUTPUT_BOUND) and set(ALL) - set(BYTES) == set(GRIDS)
 
 
 def own_bound(isa: str) -> float:
@@ -118,7 +125,7 @@ def random_codes(rng: np.random.Generator, fmt: str, n: int, k: int) -> tuple[St
     group = 16 if fmt == "nvfp4" else 32
     shape = (n, -(-k // group))
     spread = lambda a: a.astype(np.float64).repeat(group, axis=1)[:, :k]  # noqa: E731
-    if fmt in GRIDS:
+    if fmt not in BYTES:
         codes = rng.integers(0, 16, (n, k)).astype(np.uint8)
         values = GRIDS[fmt][codes].astype(np.float64)
     else:

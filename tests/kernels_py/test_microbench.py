@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kt_moe._native import core
 
 from kt_cli.bench import micro, micro_launch, micro_machine, roofline
 from kt_cli.bench.micro import Case, Limits, Report, Row, Shape
@@ -123,6 +124,11 @@ def test_cache_and_memory_are_read_from_the_system(tmp_path):
 
 def wanted(*cases, **details):
     return micro_launch.Wanted(cases, 1, 0.01, 1 << 20, **details)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_every_format_of_the_kernels_can_be_asked_for_and_has_a_colour():
+    assert set(core().formats()) == set(micro.FORMATS) == set(roofline.COLOURS)
 
 
 @pytest.mark.usefixtures("kernels")
