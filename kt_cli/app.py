@@ -118,6 +118,8 @@ def run(argv: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort, EOFError):
         return INTERRUPTED
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError" and "--json" not in argv:
+            return _show_help(str(error))
         return _fail(_wrap(error), argv)
 
 
@@ -135,6 +137,14 @@ def _wrap(error: Exception) -> KtError:
         wrapped = KtError(f"{error.strerror or error}{where}", "", "run it again with --debug")
     wrapped.__cause__ = error
     return wrapped
+
+
+def _show_help(text: str) -> int:
+    """Of a command that wants the name of another one."""
+    from kt_cli.ui import Out
+
+    Out().note(text)
+    return UsageError.exit_code
 
 
 def _fail(error: KtError, argv: list[str]) -> int:

@@ -53,6 +53,14 @@ def test_common_options_stand_before_or_after_the_command(argv: list[str], capsy
     assert data["settings"]["server.port"] == {"value": 30000, "origin": "default"}
 
 
+@pytest.mark.parametrize("argv", [[], ["model"], ["config"], ["profile"]], ids=str)
+def test_without_a_command_the_help_is_shown(argv: list[str], capsys) -> None:
+    assert run(argv) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(" ".join(["Usage: kt", *argv])) and "Commands:" in err
+    assert "error:" not in err and "--install-completion" not in err
+
+
 def test_a_typo_names_the_nearest_command(capsys) -> None:
     run(["confg"])
     assert "config" in capsys.readouterr().err

@@ -11,7 +11,12 @@ from kt_cli.errors import UsageError
 from kt_cli.opts import opt
 from kt_cli.settings import Value, keys
 
-cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings and their origins")
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Settings and their origins",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,18 +40,22 @@ def _shape(text: str) -> str:
 class MicrobenchOptions:
     format: tuple[str, ...] | None = opt(
         "--format",
-        help=f"Weight formats, of {', '.join(micro.FORMATS)}",
+        help=f"Weight formats, of {', '.join(micro.FORMATS)}; default: the first three",
         parse=_formats,
         metavar="LIST",
     )
     shape: str | None = opt(
         "--shape",
-        help="qwen3-30b-a3b, deepseek-v3, or E,K,H,I: experts, per token, hidden, intermediate",
+        help="qwen3-30b-a3b (default), deepseek-v3, or E,K,H,I: experts, per token, hidden, "
+        "intermediate",
         parse=_shape,
         metavar="SHAPE",
     )
     tokens: tuple[int, ...] | None = opt(
-        "--tokens", help="Tokens per call, such as 1,32,512", parse=_tokens, metavar="LIST"
+        "--tokens",
+        help=f"Tokens per call; default: {','.join(map(str, micro.TOKENS))}",
+        parse=_tokens,
+        metavar="LIST",
     )
     threads: int | None = opt("--threads", help="Threads; default: one per core", low=1, high=256)
     peer: str | None = opt(

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 cli = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Models: list, pull, verify, add, remove"
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Models: list, pull, verify, add, remove",
 )
 cli.command("pull")(pull)
 cli.command("download", hidden=True)(pull)

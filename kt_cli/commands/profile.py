@@ -13,7 +13,12 @@ from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
 from kt_cli.opts import given, opt, to_argv
 
-cli = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Saved options of `kt run`")
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Saved options of `kt run`",
+)
 
 
 @dataclass(frozen=True, slots=True)
