@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import kt_moe
 import numpy as np
@@ -166,6 +168,29 @@ def test_the_first_answer_stays() -> None:
     core().keep_switch(tuple(experts._packed.kind()), 2)
     assert (outputs(experts, 20) == before).all()
     tuning.calibrate(layer(512), refuse)  # the same kind of layer
+
+
+@needs_tiles
+@pytest.mark.usefixtures("tiles")
+def test_threads_that_find_different_answers_at_once_agree() -> None:
+    experts = layer(896)
+    together = Barrier(4)
+
+    def found(tokens: int) -> Callable[[kt_moe.Experts, int], list[Timed]]:
+        def times(experts: kt_moe.Experts, threads: int) -> list[Timed]:
+            together.wait(10)
+            return answer(tokens)(experts, threads)
+
+        return times
+
+    def compute(tokens: int) -> np.ndarray:
+        tuning.calibrate(experts, found(tokens))
+        return outputs(experts, 6)
+
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(compute, (2, 4, 8, 32)))
+    assert all((r == results[0]).all() for r in results)
+    assert any((results[0] == way).all() for way in ways(experts, 6))
 
 
 @needs_tiles
