@@ -24,7 +24,7 @@ class LineAsker:
         if why:
             self._out.note(look.text(f"  {why}"))
         while True:
-            text = self._line(f"{question} [{default}] ")
+            text = self._line(f"{question} [{default}] " if default else f"{question} ")
             if not text:
                 return None
             try:
