@@ -25,6 +25,7 @@ from kt_cli.errors import EnvironmentBroken, KtError
 
 HERE = Path(__file__).parent
 PEER_SCRIPTS = {"kt-kernel": "micro_kt_kernel.py", "torch": "micro_torch.py"}
+PEER_MODULES = {"kt-kernel": "kt_kernel", "torch": "torch"}
 
 Note = Callable[[str], None]
 
@@ -42,7 +43,9 @@ class Wanted:
 
 
 def measure(wanted: Wanted, machine: Mapping[str, object], note: Note) -> Report:
-    """Raises EnvironmentBroken when the kernels cannot run here."""
+    """Raises EnvironmentBroken when the kernels cannot run here, or a peer is not installed."""
+    for peer in wanted.peers:
+        _require(peer, wanted.python)
     ours = _ours(wanted, note)
     rows, skipped = list(ours.rows), list(ours.skipped)
     for peer in wanted.peers:
@@ -50,6 +53,20 @@ def measure(wanted: Wanted, machine: Mapping[str, object], note: Note) -> Report
         rows += theirs.rows
         skipped += theirs.skipped
     return Report({**machine, **ours.cpu}, ours.limits, tuple(rows), tuple(skipped))
+
+
+def _require(peer: str, python: str) -> None:
+    """Before anything is measured."""
+    module = PEER_MODULES[peer]
+    look = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+    try:
+        command, env = [python, "-c", look], _environment(python)
+        found = subprocess.run(command, capture_output=True, env=env, check=False)
+        why = f"{python} has no {module}" if found.returncode else ""
+    except OSError as error:
+        why = f"{python} cannot be run: {error.strerror}"
+    if why:
+        raise EnvironmentBroken(f"{peer} cannot be measured", why, _hint(peer))
 
 
 @dataclass(frozen=True, slots=True)

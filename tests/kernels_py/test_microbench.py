@@ -155,12 +155,16 @@ def test_torch_is_measured_on_the_same_cases_and_says_what_it_lacks():
 
 
 @pytest.mark.usefixtures("kernels")
-def test_a_peer_that_is_not_installed_is_an_error_with_a_way_out():
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [(sys.executable, "has no kt_kernel"), ("/no/python", "cannot be run: No such file")],
+)
+def test_a_peer_that_is_not_installed_is_an_error_before_anything_is_measured(python, why):
+    notes = []
+    case = wanted(Case("bf16", SMALL, 1, 1), peers=["kt-kernel"], python=python)
     with pytest.raises(EnvironmentBroken, match="kt-kernel cannot be measured") as caught:
-        micro_launch.measure(
-            wanted(Case("bf16", SMALL, 1, 1), peers=["kt-kernel"]), {}, lambda text: None
-        )
-    assert "kt_kernel" in caught.value.why and "--peer-python" in caught.value.fix
+        micro_launch.measure(case, {}, notes.append)
+    assert why in caught.value.why and "--peer-python" in caught.value.fix and not notes
 
 
 def test_an_illegal_instruction_is_an_error_and_no_crash():
