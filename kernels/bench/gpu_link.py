@@ -1,5 +1,6 @@
 """Time a layer's way GPU → CPU → GPU in a captured graph of 48 layers, beyond two tiny kernels.
 
+Then layers with real experts, beside blocking calls and with time for the GPU's part between them.
 Needs torch with CUDA and the built package on PYTHONPATH.
 """
 
@@ -7,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import kt_moe
 import numpy as np
 import torch
+from bench_experts import SHAPES, make_layer, routings
 from kt_moe.gpu import GpuBuffers, GpuLink, Sizes, Way, wake
 
 LAYERS = 48
@@ -30,7 +33,10 @@ def graph_of(body: Body) -> torch.cuda.CUDAGraph:
 
 
 def replay_us(
-    graph: torch.cuda.CUDAGraph, n: int = 200, before: Callable[[], None] | None = None
+    graph: torch.cuda.CUDAGraph,
+    n: int = 200,
+    before: Callable[[], None] | None = None,
+    layers: int = LAYERS,
 ) -> float:
     """Microseconds a layer, the median of n replays."""
     times = []
@@ -42,7 +48,7 @@ def replay_us(
         graph.replay()
         torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return 1e6 * float(np.median(times)) / LAYERS
+    return 1e6 * float(np.median(times)) / layers
 
 
 def tiny(x: torch.Tensor) -> None:
@@ -103,7 +109,65 @@ def handshakes() -> None:
         torch.cuda.synchronize()
 
 
+def cycles_per_us() -> float:
+    torch.cuda._sleep(1000)
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    marks[0].record()
+    torch.cuda._sleep(20_000_000)
+    marks[1].record()
+    torch.cuda.synchronize()
+    return 20_000 / float(marks[0].elapsed_time(marks[1]))
+
+
+def blocking_us(calls: list[Callable[[], object]], gap_us: float, n: int = 30) -> float:
+    times = []
+    for call in calls * n:
+        end = time.perf_counter() + 1e-6 * gap_us
+        while time.perf_counter() < end:
+            pass
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e6 * float(np.median(times))
+
+
+def experts_between(fmt: str = "int8", count: int = 16) -> None:
+    """One token through layers of Qwen3-30B-A3B, whose experts together exceed the caches."""
+    layer = make_layer(SHAPES["A"], fmt, np.random.default_rng(0))
+    picks = [ids.astype(np.int64) for ids, _ in routings(layer, 1, count)]
+    x = torch.randn(1, layer.hidden, device="cuda", dtype=torch.bfloat16)
+    there = [torch.from_numpy(ids).cuda() for ids in picks]
+    weights, out = torch.full((1, layer.top_k), 0.125, device="cuda"), torch.empty_like(x)
+    on_cpu = x.cpu(), weights.cpu()
+    calls = [partial(layer.forward, on_cpu[0], torch.from_numpy(ids), on_cpu[1]) for ids in picks]
+    per_us = cycles_per_us()
+    print(f"a layer of {SHAPES['A']} in {fmt}, one token, us; beyond the gap before each:")
+    for gap in (0, 30, 100, 500):
+
+        def gaps(stream: int, gap: int = gap) -> None:
+            for _ in there:
+                torch.cuda._sleep(int(gap * per_us))
+
+        def layers(stream: int, links: list[GpuLink], gap: int = gap) -> None:
+            for link, ids in zip(links, there, strict=True):
+                torch.cuda._sleep(int(gap * per_us))
+                link.enqueue(
+                    stream, 1, x.data_ptr(), ids.data_ptr(), weights.data_ptr(), out.data_ptr()
+                )
+
+        alone = replay_us(graph_of(gaps), 50, layers=count)
+        row = f"gap {gap:4}: blocking {blocking_us(calls, gap):6.1f}"
+        for way in WAYS:
+            buffers = GpuBuffers(Sizes(1, layer.hidden, layer.top_k))
+            links = [GpuLink(layer, 1, way=way, buffers=buffers) for _ in there]
+            took = replay_us(graph_of(partial(layers, links=links)), 50, layers=count)
+            row += f", {way} {took - alone:6.1f}"
+            torch.cuda.synchronize()
+        print(row, flush=True)
+
+
 if __name__ == "__main__":
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU that PyTorch can use")
     handshakes()
+    experts_between()

@@ -18,7 +18,6 @@ from kt_moe import gpu
 from .helpers import Case, random_case, random_matrices
 from .stand_in import NAME, Driver, Stream, build
 
-WAYS = ["mailbox", "host-function"]
 H, E, K, T = 96, 4, 2, 8
 
 
@@ -42,8 +41,15 @@ def loaded(library: Path) -> Driver:
 @pytest.fixture
 def driver(loaded: Driver) -> Iterator[Driver]:
     yield loaded
-    loaded.set(memory_ops=1, devices=1, ordinal=0, fail_copy=0, fail_register=0)
+    loaded.set(memory_ops=1, devices=1, ordinal=0, fail_copy=0, fail_register=0, own_addresses=0)
     assert loaded.balanced()
+
+
+@pytest.fixture(params=["kernels", "copies", "host-function"])
+def way(request: pytest.FixtureRequest, driver: Driver) -> gpu.Way:
+    """The mailbox's kernels need one address for both sides; without, copies do their work."""
+    driver.set(own_addresses=request.param == "copies")
+    return "host-function" if request.param == "host-function" else "mailbox"
 
 
 @pytest.fixture
@@ -69,7 +75,6 @@ def link_to(experts: kt_moe.Experts, way: gpu.Way = "auto", **more: object) -> k
     return kt_moe.GpuLink(experts, T, "float32", way=way, **more)
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("tokens", [1, T])
 def test_a_stream_finds_what_a_blocking_call_returns(
     way: gpu.Way,
@@ -86,7 +91,6 @@ def test_a_stream_finds_what_a_blocking_call_returns(
     np.testing.assert_array_equal(out, experts.forward(case.x, case.ids, case.weights))
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_a_captured_call_runs_anew_at_every_replay(
     way: gpu.Way, stream: Stream, experts: kt_moe.Experts, rng: np.random.Generator
 ) -> None:
@@ -108,7 +112,6 @@ def test_a_captured_call_runs_anew_at_every_replay(
             np.testing.assert_array_equal(out, wanted)
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_a_stream_goes_on_between_the_halves(
     way: gpu.Way, stream: Stream, experts: kt_moe.Experts, rng: np.random.Generator
 ) -> None:
@@ -122,6 +125,45 @@ def test_a_stream_goes_on_between_the_halves(
     stream.synchronise()
     for case, out in zip(cases, outs, strict=True):
         np.testing.assert_array_equal(out, experts.forward(case.x, case.ids, case.weights))
+
+
+def test_small_arrays_travel_in_two_kernels(
+    driver: Driver, stream: Stream, experts: kt_moe.Experts, rng: np.random.Generator
+) -> None:
+    link, case, before = link_to(experts), case_of(rng, T), driver.launched()
+    driver.set(fail_copy=719)  # CUDA_ERROR_LAUNCH_FAILED
+    out = np.empty_like(case.x)
+    link.enqueue(stream.handle, T, *addresses(case), out.ctypes.data)
+    stream.synchronise()
+    assert driver.launched() - before == 2
+    np.testing.assert_array_equal(out, experts.forward(case.x, case.ids, case.weights))
+
+
+def test_large_and_oddly_placed_arrays_are_copied(
+    driver: Driver, stream: Stream, experts: kt_moe.Experts, rng: np.random.Generator
+) -> None:
+    for tokens, odd in ((T, 1), (1400, 0)):
+        link, case = kt_moe.GpuLink(experts, tokens, "float32"), case_of(rng, tokens)
+        source, out = (np.empty(case.x.size + 4, np.float32) for _ in range(2))
+        first = -(source.ctypes.data // 4) % 4 + odd  # of 16 bytes, or the next word
+        source[first : first + case.x.size], before = case.x.ravel(), driver.launched()
+        place = source.ctypes.data + 4 * first
+        link.enqueue(stream.handle, tokens, place, *addresses(case)[1:], out.ctypes.data + 4 * odd)
+        stream.synchronise()
+        assert driver.launched() - before == 1  # ids and weights, with the request
+        got = out[odd : odd + case.x.size].reshape(case.x.shape)
+        np.testing.assert_array_equal(got, experts.forward(case.x, case.ids, case.weights))
+
+
+def test_a_stream_of_another_context_runs_no_kernel_of_ours(
+    driver: Driver, experts: kt_moe.Experts, rng: np.random.Generator
+) -> None:
+    link, case, other = link_to(experts), case_of(rng, T), driver.stream(context=4)
+    out, before = np.empty_like(case.x), driver.launched()
+    link.enqueue(other.handle, T, *addresses(case), out.ctypes.data)
+    other.synchronise()
+    assert driver.launched() == before
+    np.testing.assert_array_equal(out, experts.forward(case.x, case.ids, case.weights))
 
 
 def test_arrays_that_are_page_locked_already_are_not_copied(
@@ -149,7 +191,6 @@ def test_masked_experts_and_int32_ids(
     np.testing.assert_array_equal(out, wanted)
 
 
-@pytest.mark.parametrize("way", WAYS)
 def test_what_the_cpu_finds_wrong_is_raised_by_the_next_call(
     way: gpu.Way, stream: Stream, experts: kt_moe.Experts, rng: np.random.Generator
 ) -> None:
@@ -181,7 +222,7 @@ def test_what_does_not_fit_is_named(
     driver: Driver, stream: Stream, experts: kt_moe.Experts, rng: np.random.Generator
 ) -> None:
     link, case = link_to(experts), case_of(rng, 2)
-    other = driver.stream(device=1)
+    other = driver.stream(context=1)
     with pytest.raises(ValueError, match="tokens must be 1 to 8, not 9"):
         link.enqueue(stream.handle, 9, *addresses(case))
     with pytest.raises(kt_moe.GpuError, match="the stream belongs to GPU 1, the link to GPU 0"):
@@ -192,6 +233,7 @@ def test_what_does_not_fit_is_named(
     with pytest.raises(kt_moe.GpuError, match="x is on GPU 1, the link on GPU 0"):
         link.enqueue(stream.handle, 2, *addresses(case))
     driver.set(ordinal=0, fail_copy=1)
+    link = link_to(experts, "host-function")
     with pytest.raises(
         kt_moe.GpuError, match=r"cuMemcpyAsync: CUDA_ERROR_INVALID_VALUE \(1\), made up"
     ):

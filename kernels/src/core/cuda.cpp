@@ -34,6 +34,10 @@ Cuda functions_of(void* library) {
   find(library, "cuMemcpyAsync", c.copy);
   find(library, "cuLaunchHostFunc", c.host_function);
   find(library, "cuStreamBatchMemOp_v2", c.memory_ops, false);
+  find(library, "cuModuleLoadData", c.module_load, false);
+  find(library, "cuModuleGetFunction", c.module_function, false);
+  find(library, "cuFuncLoad", c.function_load, false);
+  find(library, "cuLaunchKernel", c.launch, false);
   find(library, "cuPointerGetAttribute", c.pointer_attribute);
   find(library, "cuThreadExchangeStreamCaptureMode", c.capture_mode);
   find(library, "cuGetErrorName", c.error_name);

@@ -12,6 +12,8 @@ struct CudaError : std::runtime_error {
 
 using CudaStream = void*;
 using CudaContext = void*;
+using CudaModule = void*;
+using CudaFunction = void*;
 using CudaAddress = unsigned long long;
 
 // One of cuStreamBatchMemOp's operations, as cuda.h lays it out.
@@ -28,7 +30,8 @@ static_assert(sizeof(CudaMemoryOp) == 48, "CUstreamBatchMemOpParams has six word
 CudaMemoryOp wait_equal(CudaAddress word, uint32_t value);
 CudaMemoryOp write_word(CudaAddress word, uint32_t value);  // after all writes before it
 
-// The driver's functions by their names without the prefix; memory_ops is null in old drivers.
+// The driver's functions by their names without the prefix. Old drivers have no memory_ops; those for kernels of
+// our own are null where they are missing.
 struct Cuda {
   int (*init)(unsigned);
   int (*device_get)(int*, int);
@@ -46,6 +49,11 @@ struct Cuda {
   int (*copy)(CudaAddress to, CudaAddress from, size_t, CudaStream);
   int (*host_function)(CudaStream, void (*)(void*), void*);
   int (*memory_ops)(CudaStream, unsigned count, CudaMemoryOp*, unsigned flags);
+  int (*module_load)(CudaModule*, const void* image);
+  int (*module_function)(CudaFunction*, CudaModule, const char* name);
+  int (*function_load)(CudaFunction);
+  int (*launch)(CudaFunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared, CudaStream,
+                void** parameters, void** extra);
   int (*pointer_attribute)(void*, int attribute, CudaAddress);
   int (*capture_mode)(int*);
   int (*error_name)(int, const char**);

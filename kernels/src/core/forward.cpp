@@ -11,6 +11,7 @@ namespace kt {
 namespace {
 
 constexpr int kChunk = 4096;  // tokens handled at once: bounds the work buffers
+constexpr size_t kZerosAlone = 1 << 18;
 
 // One row of f32, or a part of it starting at k0, into its place in a block.
 void put(const Kernels& kernels, const Acts& a, const float* x, int n, int k0, int block, int first,
@@ -193,6 +194,14 @@ void run_layer(Layer& s, Buffers& buffers) {
   workers.run(job);
 }
 
+// False if there is something to compute, or so many zeros to write that the pool is worth waking.
+bool only_zeros(const Layer& s) {
+  const size_t row = size_t(s.l.shape.hidden) * (s.call.dtype == Dtype::f32 ? 4 : 2), bytes = size_t(s.tokens) * row;
+  if (!s.routing.touched.empty() || bytes > kZerosAlone) return false;
+  std::memset(s.call.out + size_t(s.first_token) * row, 0, bytes);
+  return true;
+}
+
 // One set for the process, used under the PoolLock.
 Buffers& buffers() {
   static Buffers* const shared = new Buffers;
@@ -219,7 +228,7 @@ void forward(const Weights& w, const Call& call, const Kernels& kernels) {
       continue;
     }
     Layer s = {w, w.layout(), call, kernels, b.routing, false, first, n, 2, kDownPanels, {}, {}, nullptr, 0, {}, {}};
-    run_layer(s, b);
+    if (!only_zeros(s)) run_layer(s, b);
   }
 }
 

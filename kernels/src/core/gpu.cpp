@@ -41,6 +41,15 @@ CudaAddress gpu_address(void* p) {
   return address;
 }
 
+bool reached_as_they_are(const Call& c) {
+  for (const void* p : {static_cast<const void*>(c.x), static_cast<const void*>(c.out), c.ids.data,
+                        static_cast<const void*>(c.weights)}) {
+    CudaAddress address = 0;
+    if (cuda().host_address(&address, const_cast<void*>(p), 0) != 0 || address != address_of(p)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Gpu::Gpu(int device) : device_(device) {
@@ -65,12 +74,12 @@ Gpu::Use::~Use() {
   cuda().context_pop(&popped);
 }
 
-void Gpu::check_stream(CudaStream stream) const {
+bool Gpu::check_stream(CudaStream stream) const {
   CudaContext context = nullptr;
   int device = -1;
   const Cuda& c = cuda();
   c.check(c.stream_context(stream, &context), "cuStreamGetCtx");
-  if (context == context_) return;
+  if (context == context_) return true;
   c.check(c.context_push(context), "cuCtxPushCurrent");
   const int code = c.context_device(&device);
   c.context_pop(&context);
@@ -78,19 +87,21 @@ void Gpu::check_stream(CudaStream stream) const {
   if (device != device_)
     throw CudaError("the stream belongs to GPU " + std::to_string(device) + ", the link to GPU " +
                     std::to_string(device_));
+  return false;
 }
 
-void Gpu::check_address(CudaAddress address, const char* name) const {
+bool Gpu::check_address(CudaAddress address, const char* name) const {
   const Cuda& c = cuda();
   unsigned type = 0;
   int ordinal = -1;
   if (c.pointer_attribute(&type, kMemoryType, address) != 0)
     throw CudaError(std::string(name) + " is not an address that the GPU can reach");
-  if (type != kOnDevice) return;
+  if (type != kOnDevice) return false;
   c.check(c.pointer_attribute(&ordinal, kOrdinal, address), "cuPointerGetAttribute");
   if (ordinal != device_)
     throw CudaError(std::string(name) + " is on GPU " + std::to_string(ordinal) + ", the link on GPU " +
                     std::to_string(device_));
+  return true;
 }
 
 void Gpu::copy(CudaAddress to, CudaAddress from, size_t bytes, CudaStream stream) const {
@@ -138,6 +149,7 @@ GpuCall::GpuCall(const Gpu& gpu, HostCall& call, bool mailbox) : gpu_(gpu), call
   mailbox_ = add_mailbox(call);
   request_ = gpu_address(&words[mailbox_].request);
   answer_ = gpu_address(&words[mailbox_].answer);
+  if (reached_as_they_are(call.bound())) code_ = GpuCode::of(gpu_.device());
 }
 
 GpuCall::~GpuCall() {
@@ -151,24 +163,51 @@ GpuCall::~GpuCall() {
   if (mailbox_ >= 0) remove_mailbox(mailbox_);
 }
 
-// The arrays are free and hold the inputs.
-void GpuCall::begin(CudaStream stream, int tokens, const GpuInputs& from) {
-  const Call& c = call_.bound();
-  const size_t pairs = size_t(tokens) * size_t(c.top_k);
-  const struct { CudaAddress from; const void* to; size_t bytes; const char* name; } parts[] = {
-      {from.x, c.x, call_.row_bytes() * size_t(tokens), "x"},
-      {from.ids, c.ids.data, pairs * (c.ids.wide ? 8 : 4), "ids"},
-      {from.weights, c.weights, pairs * 4, "weights"}};
-  gpu_.check_stream(stream);
-  for (const auto& p : parts)
-    if (p.from) gpu_.check_address(p.from, p.name);
-  if (unfinished_) finish(stream, unfinished_, 0);
-  for (const auto& p : parts)
-    if (p.from) gpu_.copy(address_of(p.to), p.from, p.bytes, stream);
+const GpuCode* GpuCall::code_for(CudaStream stream) const { return gpu_.check_stream(stream) ? code_ : nullptr; }
+
+GpuCall::Part GpuCall::part(const GpuCode* code, CudaAddress gpu, const void* host, size_t bytes, size_t piece,
+                            const char* name) const {
+  if (gpu == 0 || gpu == address_of(host)) return {gpu, address_of(host), 0, false};
+  const bool on_gpu = gpu_.check_address(gpu, name), whole = (gpu | bytes) % piece == 0;
+  return {gpu, address_of(host), bytes, code && on_gpu && whole && bytes <= kKernelBytes};
 }
 
-void GpuCall::copy_output(CudaStream stream, int tokens, CudaAddress out) {
-  if (out) gpu_.copy(out, address_of(call_.bound().out), call_.row_bytes() * size_t(tokens), stream);
+GpuCall::Parts GpuCall::inputs(const GpuCode* code, int tokens, const GpuInputs& from) const {
+  const Call& c = call_.bound();
+  const size_t pairs = size_t(tokens) * size_t(c.top_k);
+  return {part(code, from.x, c.x, call_.row_bytes() * size_t(tokens), kPiece, "x"),
+          part(code, from.ids, c.ids.data, pairs * (c.ids.wide ? 8 : 4), 4, "ids"),
+          part(code, from.weights, c.weights, pairs * 4, 4, "weights")};
+}
+
+GpuCall::Part GpuCall::output(const GpuCode* code, int tokens, CudaAddress out) const {
+  return part(code, out, call_.bound().out, call_.row_bytes() * size_t(tokens), kPiece, "out");
+}
+
+// The arrays are free, and hold what a kernel does not bring with the request.
+Post GpuCall::begin(CudaStream stream, int tokens, Parts parts) {
+  if (unfinished_) finish(stream, unfinished_, 0);
+  for (Part* p : {&parts.x, &parts.ids, &parts.weights}) {
+    if (p->by_kernel) continue;
+    gpu_.copy(p->host, p->gpu, p->bytes, stream);
+    p->bytes = 0;
+  }
+  return {parts.x.host, parts.x.gpu, parts.ids.host, parts.ids.gpu, parts.weights.host, parts.weights.gpu,
+          answer_, request_, uint32_t(parts.x.bytes / kPiece), uint32_t(parts.ids.bytes / 4),
+          uint32_t(parts.weights.bytes / 4), uint32_t(tokens)};
+}
+
+void GpuCall::ask(const GpuCode* code, CudaStream stream, const Post& post, bool wait) {
+  CudaMemoryOp ops[] = {write_word(answer_, 0), write_word(request_, post.tokens), wait_equal(answer_, 1)};
+  const unsigned first = code ? 2 : 0, end = wait ? 3 : 2;
+  if (code) code->post(stream, post);
+  if (first < end) memory_ops(stream, ops + first, end - first);
+  wake_mailboxes();
+}
+
+void GpuCall::bring(const GpuCode* code, CudaStream stream, const Part& out) {
+  if (!out.by_kernel) return gpu_.copy(out.gpu, out.host, out.bytes, stream);
+  code->fetch(stream, {out.gpu, out.host, uint32_t(out.bytes / kPiece), 0});
 }
 
 void GpuCall::memory_ops(CudaStream stream, CudaMemoryOp* ops, unsigned count) {
@@ -183,14 +222,9 @@ void GpuCall::host_function(CudaStream stream, void (*function)(void*), int toke
 
 void GpuCall::start(CudaStream stream, int tokens, const GpuInputs& from) {
   const Gpu::Use use(gpu_);
-  begin(stream, tokens, from);
-  if (mailbox_ < 0) {
-    host_function(stream, &Launch::start, tokens);
-  } else {
-    CudaMemoryOp ops[] = {write_word(answer_, 0), write_word(request_, uint32_t(tokens))};
-    memory_ops(stream, ops, 2);
-    wake_mailboxes();
-  }
+  const GpuCode* code = code_for(stream);
+  const Post post = begin(stream, tokens, inputs(code, tokens, from));
+  mailbox_ < 0 ? host_function(stream, &Launch::start, tokens) : ask(code, stream, post, false);
   unfinished_ = tokens;
 }
 
@@ -198,30 +232,21 @@ void GpuCall::start(CudaStream stream, int tokens, const GpuInputs& from) {
 // replayed capture cannot hang for want of another one's start.
 void GpuCall::finish(CudaStream stream, int tokens, CudaAddress out) {
   const Gpu::Use use(gpu_);
-  gpu_.check_stream(stream);
-  if (out) gpu_.check_address(out, "out");
-  if (mailbox_ < 0) {
-    host_function(stream, &Launch::finish, tokens);
-  } else {
-    CudaMemoryOp op = wait_equal(answer_, 1);
-    memory_ops(stream, &op, 1);
-  }
+  const GpuCode* code = code_for(stream);
+  const Part result = output(code, tokens, out);
+  CudaMemoryOp answered = wait_equal(answer_, 1);
+  mailbox_ < 0 ? host_function(stream, &Launch::finish, tokens) : memory_ops(stream, &answered, 1);
   unfinished_ = 0;
-  copy_output(stream, tokens, out);
+  bring(code, stream, result);
 }
 
 void GpuCall::both(CudaStream stream, int tokens, const GpuInputs& from, CudaAddress out) {
   const Gpu::Use use(gpu_);
-  if (out) gpu_.check_address(out, "out");
-  begin(stream, tokens, from);
-  if (mailbox_ < 0) {
-    host_function(stream, &Launch::both, tokens);
-  } else {
-    CudaMemoryOp ops[] = {write_word(answer_, 0), write_word(request_, uint32_t(tokens)), wait_equal(answer_, 1)};
-    memory_ops(stream, ops, 3);
-    wake_mailboxes();
-  }
-  copy_output(stream, tokens, out);
+  const GpuCode* code = code_for(stream);
+  const Part result = output(code, tokens, out);
+  const Post post = begin(stream, tokens, inputs(code, tokens, from));
+  mailbox_ < 0 ? host_function(stream, &Launch::both, tokens) : ask(code, stream, post, true);
+  bring(code, stream, result);
 }
 
 }  // namespace kt

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cuda.h"
+#include "gpu_code.h"
 #include "host_call.h"
 #include "memory.h"
 
@@ -29,8 +30,8 @@ class Gpu {
     int mode_;
   };
 
-  void check_stream(CudaStream stream) const;             // belongs to this GPU
-  void check_address(CudaAddress address, const char* name) const;  // can be reached by this GPU
+  bool check_stream(CudaStream stream) const;  // belongs to this GPU; true if to its primary context
+  bool check_address(CudaAddress address, const char* name) const;  // within this GPU's reach; true if on it
   void copy(CudaAddress to, CudaAddress from, size_t bytes, CudaStream stream) const;
 
  private:
@@ -77,14 +78,30 @@ class GpuCall {
  private:
   struct Launch;  // what the driver's functions are given, for one number of tokens
 
-  void begin(CudaStream stream, int tokens, const GpuInputs& from);
-  void copy_output(CudaStream stream, int tokens, CudaAddress out);
+  struct Part {  // one array's way between the GPU and the call's own
+    CudaAddress gpu, host;
+    size_t bytes;
+    bool by_kernel;
+  };
+  struct Parts {
+    Part x, ids, weights;
+  };
+
+  const GpuCode* code_for(CudaStream stream) const;  // null: by copies alone
+  Part part(const GpuCode* code, CudaAddress gpu, const void* host, size_t bytes, size_t piece,
+            const char* name) const;
+  Parts inputs(const GpuCode* code, int tokens, const GpuInputs& from) const;
+  Part output(const GpuCode* code, int tokens, CudaAddress out) const;
+  Post begin(CudaStream stream, int tokens, Parts parts);
+  void ask(const GpuCode* code, CudaStream stream, const Post& post, bool wait);
+  void bring(const GpuCode* code, CudaStream stream, const Part& out);
   void memory_ops(CudaStream stream, CudaMemoryOp* ops, unsigned count);
   void host_function(CudaStream stream, void (*function)(void*), int tokens);
 
   Gpu gpu_;
   HostCall& call_;
   int mailbox_ = -1;
+  const GpuCode* code_ = nullptr;  // for streams of the primary context
   CudaAddress request_ = 0, answer_ = 0;
   int unfinished_ = 0;  // tokens of a start without a finish
   std::map<int, std::unique_ptr<Launch>> launches_;

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 NAME = "libcuda.so.1"
-SETTINGS = ("memory_ops", "devices", "ordinal", "fail_copy", "fail_register")
+SETTINGS = ("memory_ops", "devices", "ordinal", "fail_copy", "fail_register", "own_addresses")
 
 
 def build(folder: Path) -> Path | None:
@@ -39,11 +39,15 @@ class Driver:
         for name, value in values.items():
             self.functions.fake_set(SETTINGS.index(name), value)
 
-    def stream(self, device: int = 0) -> Stream:
-        return Stream(self.functions, int(self.functions.fake_stream(device)))
+    def stream(self, context: int = 0) -> Stream:
+        """Contexts 0 to 3 are the primary ones of GPUs 0 to 3, 4 to 7 other ones of theirs."""
+        return Stream(self.functions, int(self.functions.fake_stream(context)))
 
     def registered(self) -> int:
         return int(self.functions.fake_registered())
+
+    def launched(self) -> int:
+        return int(self.functions.fake_launched())
 
     def balanced(self) -> bool:
         return self.functions.fake_context_depth() == 0
