@@ -193,7 +193,7 @@ Post GpuCall::begin(CudaStream stream, int tokens, Parts parts) {
     p->bytes = 0;
   }
   return {parts.x.host, parts.x.gpu, parts.ids.host, parts.ids.gpu, parts.weights.host, parts.weights.gpu,
-          answer_, request_, uint32_t(parts.x.bytes / kPiece), uint32_t(parts.ids.bytes / 4),
+          answer_, uint32_t(parts.x.bytes / kPiece), uint32_t(parts.ids.bytes / 4),
           uint32_t(parts.weights.bytes / 4), uint32_t(tokens)};
 }
 

@@ -102,7 +102,7 @@ class GpuCall {
   HostCall& call_;
   int mailbox_ = -1;
   const GpuCode* code_ = nullptr;  // for streams of the primary context
-  CudaAddress request_ = 0, answer_ = 0;
+  CudaAddress answer_ = 0, request_ = 0;  // the mailbox's words
   int unfinished_ = 0;  // tokens of a start without a finish
   std::map<int, std::unique_ptr<Launch>> launches_;
 };

@@ -10,18 +10,18 @@ namespace {
 
 constexpr unsigned kWarp = 32, kPostThreads = 1024, kFetchThreads = 256;
 
-// kt_post is one block, as all copies have to be over before the request. Memory of the host is read past
-// the caches.
+// kt_post is one block, as all copies have to be over before the request. Both words of the mailbox are one
+// store, so nothing has to be in order where nothing is copied. Memory of the host is read past the caches.
 constexpr const char* kText = R"(
 .version 6.0
 .target sm_60
 .address_size 64
 
-.visible .entry kt_post(.param .align 8 .b8 post[80])
+.visible .entry kt_post(.param .align 8 .b8 post[72])
 {
-  .reg .pred %over, %narrow, %ids;
+  .reg .pred %over, %narrow, %ids, %copied;
   .reg .u32 %i, %k, %step, %pieces, %id_words, %weight_words, %end, %a, %b, %c, %d;
-  .reg .u64 %to, %from, %at, %x_to, %x_from, %i_to, %i_from, %w_to, %w_from;
+  .reg .u64 %to, %from, %at, %both, %x_to, %x_from, %i_to, %i_from, %w_to, %w_from;
 
   ld.param.u64 %x_to, [post];
   ld.param.u64 %x_from, [post+8];
@@ -29,9 +29,9 @@ constexpr const char* kText = R"(
   ld.param.u64 %i_from, [post+24];
   ld.param.u64 %w_to, [post+32];
   ld.param.u64 %w_from, [post+40];
-  ld.param.u32 %pieces, [post+64];
-  ld.param.u32 %id_words, [post+68];
-  ld.param.u32 %weight_words, [post+72];
+  ld.param.u32 %pieces, [post+56];
+  ld.param.u32 %id_words, [post+60];
+  ld.param.u32 %weight_words, [post+64];
   add.u32 %end, %pieces, %id_words;
   add.u32 %end, %end, %weight_words;
   mov.u32 %i, %tid.x;
@@ -69,13 +69,13 @@ DONE:
   mov.u32 %i, %tid.x;
   setp.ne.u32 %over, %i, 0;
   @%over ret;
+  setp.ne.u32 %copied, %end, 0;
+  @%copied membar.sys;
   ld.param.u64 %to, [post+48];
-  mov.u32 %a, 0;
-  st.volatile.u32 [%to], %a;
-  membar.sys;
-  ld.param.u64 %to, [post+56];
-  ld.param.u32 %a, [post+76];
-  st.volatile.u32 [%to], %a;
+  ld.param.u32 %a, [post+68];
+  mov.u32 %b, 0;
+  mov.b64 %both, {%b, %a};
+  st.volatile.u64 [%to], %both;
   ret;
 }
 

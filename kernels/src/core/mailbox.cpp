@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "memory.h"
+#include "pool.h"
 
 namespace kt {
 namespace {
@@ -63,9 +64,11 @@ class Mailboxes {
 
   void answer(int at) {
     std::lock_guard<std::mutex> hold(lock_);
-    const uint32_t tokens = words_[at].request.exchange(0);
+    const uint32_t tokens = words_[at].request.load(std::memory_order_relaxed);
+    words_[at].request.store(0, std::memory_order_relaxed);
     if (calls_[at]) calls_[at]->run(int(tokens));
-    words_[at].answer.store(1);
+    words_[at].answer.store(1, std::memory_order_release);
+    stay_awake(kSpin);
   }
 
   bool serve_while_spinning() {

@@ -15,10 +15,11 @@ namespace kt {
 
 constexpr int kMailboxes = 16384;
 
-struct MailboxWords {
+struct alignas(8) MailboxWords {
+  Word answer;   // 1: nothing is asked for; the asker sets it to 0 before it asks, or in the same store
   Word request;  // so many tokens are asked for; the thread sets it to 0
-  Word answer;   // 1: nothing is asked for; the asker sets it to 0 before it asks
 };
+static_assert(sizeof(MailboxWords) == 8, "a kernel writes both at once, the request into the upper half");
 
 // All of them: page-aligned, and there until the process ends.
 MailboxWords* mailbox_words();

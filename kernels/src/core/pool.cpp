@@ -16,6 +16,7 @@ namespace kt {
 namespace {
 
 constexpr long kSpin = 40000, kYield = 260000;  // nanoseconds, in turn, before a thread sleeps
+std::atomic<long> g_awake_until{0};
 
 // One hardware thread a core: a second one on the same core would only share its units.
 void keep_to(const std::vector<int>& cores) {
@@ -214,7 +215,7 @@ class Workers : public Pool {
     uint32_t seen = 0;
     while (!stop_.load()) {
       const auto posted = [&] { return posted_.load(std::memory_order_acquire) != seen; };
-      if (!spin(kSpin, posted)) {
+      if (!spin(kSpin, posted) && !give_way(g_awake_until, posted)) {
         sleepers_.fetch_add(1);
         while (!posted()) futex_wait(posted_, seen);
         sleepers_.fetch_sub(1);
@@ -260,6 +261,8 @@ State& state() {
 }
 
 }  // namespace
+
+void stay_awake(long nanoseconds) { g_awake_until.store(now() + nanoseconds, std::memory_order_relaxed); }
 
 int allowed_cores() { return int(physical_cores().size()); }
 

@@ -45,6 +45,10 @@ int threads();
 int pool_threads();  // as pool().threads(), without a lock and without making one
 int allowed_cores();
 
+// Calls are near: for so long from now on workers without work stay awake, though behind all others that
+// want their core.
+void stay_awake(long nanoseconds);
+
 // Held for a whole call: the pool and the work buffers belong to one caller at a time.
 class PoolLock {
  public:

@@ -34,6 +34,14 @@ bool spin(long nanoseconds, Ready ready) {
   return false;
 }
 
+// Gives the core away between looks, until the end has come; true once `ready` holds.
+template <class Ready>
+bool give_way(const std::atomic<long>& end, Ready ready) {
+  for (; now() < end.load(std::memory_order_relaxed); sched_yield())
+    if (ready()) return true;
+  return false;
+}
+
 inline void futex_wait(Word& word, uint32_t seen) {
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
 }

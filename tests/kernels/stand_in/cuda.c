@@ -24,7 +24,7 @@ typedef struct Op {
   void (*function)(void*);
   struct Op* next;
   struct {  // the kernels' parameters
-    Address x_to, x_from, ids_to, ids_from, weights_to, weights_from, answer, request;
+    Address x_to, x_from, ids_to, ids_from, weights_to, weights_from, words;
     uint32_t pieces, ids_words, weights_words, tokens;
   } post;
   struct {
@@ -63,8 +63,7 @@ static void run_post(const Op* op) {
   memcpy((void*)op->post.x_to, (void*)op->post.x_from, 16 * (size_t)op->post.pieces);
   memcpy((void*)op->post.ids_to, (void*)op->post.ids_from, 4 * (size_t)op->post.ids_words);
   memcpy((void*)op->post.weights_to, (void*)op->post.weights_from, 4 * (size_t)op->post.weights_words);
-  write_word(op->post.answer, 0);
-  write_word(op->post.request, op->post.tokens);
+  __atomic_store_n((uint64_t*)op->post.words, (uint64_t)op->post.tokens << 32, __ATOMIC_SEQ_CST);
 }
 
 static void run_op(const Op* op) {
