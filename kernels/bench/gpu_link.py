@@ -7,7 +7,8 @@ Needs torch with CUDA and the built package on PYTHONPATH.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import kt_moe
@@ -17,6 +18,7 @@ from bench_experts import SHAPES, make_layer, routings
 from kt_moe.gpu import GpuBuffers, GpuLink, Sizes, Way, wake
 
 LAYERS = 48
+GAPS = 0, 30, 100, 500  # us of the GPU's part of a layer
 WAYS: tuple[Way, ...] = ("mailbox", "host-function")
 Body = Callable[[int], None]
 
@@ -119,9 +121,9 @@ def cycles_per_us() -> float:
     return 20_000 / float(marks[0].elapsed_time(marks[1]))
 
 
-def blocking_us(calls: list[Callable[[], object]], gap_us: float, n: int = 30) -> float:
+def blocking_us(calls: Sequence[Callable[[], object]], gap_us: float, n: int = 30) -> float:
     times = []
-    for call in calls * n:
+    for call in [*calls] * n:
         end = time.perf_counter() + 1e-6 * gap_us
         while time.perf_counter() < end:
             pass
@@ -131,43 +133,56 @@ def blocking_us(calls: list[Callable[[], object]], gap_us: float, n: int = 30) -
     return 1e6 * float(np.median(times))
 
 
-def experts_between(fmt: str = "int8", count: int = 16) -> None:
-    """One token through layers of Qwen3-30B-A3B, whose experts together exceed the caches."""
-    layer = make_layer(SHAPES["A"], fmt, np.random.default_rng(0))
-    picks = [ids.astype(np.int64) for ids, _ in routings(layer, 1, count)]
-    x = torch.randn(1, layer.hidden, device="cuda", dtype=torch.bfloat16)
-    there = [torch.from_numpy(ids).cuda() for ids in picks]
-    weights, out = torch.full((1, layer.top_k), 0.125, device="cuda"), torch.empty_like(x)
-    on_cpu = x.cpu(), weights.cpu()
-    calls = [partial(layer.forward, on_cpu[0], torch.from_numpy(ids), on_cpu[1]) for ids in picks]
-    per_us = cycles_per_us()
-    print(f"a layer of {SHAPES['A']} in {fmt}, one token, us; beyond the gap before each:")
-    for gap in (0, 30, 100, 500):
+@dataclass(frozen=True)
+class Layers:
+    """One token through as many layers as there are ids, all of them parts of one."""
 
-        def gaps(stream: int, gap: int = gap) -> None:
-            for _ in there:
-                torch.cuda._sleep(int(gap * per_us))
+    experts: kt_moe.Experts
+    x: torch.Tensor
+    ids: list[torch.Tensor]
+    weights: torch.Tensor
 
-        def layers(stream: int, links: list[GpuLink], gap: int = gap) -> None:
+    @classmethod
+    def like_qwen3_30b(cls, fmt: str, count: int) -> Layers:
+        experts = make_layer(SHAPES["A"], fmt, np.random.default_rng(0))
+        picks = [torch.from_numpy(ids).long() for ids, _ in routings(experts, 1, count)]
+        x = torch.randn(1, experts.hidden, dtype=torch.bfloat16)
+        return cls(experts, x, picks, torch.full((1, experts.top_k), 1 / experts.top_k))
+
+    def blocking_us(self, gap: int) -> float:
+        forward = self.experts.forward
+        return blocking_us([partial(forward, self.x, ids, self.weights) for ids in self.ids], gap)
+
+    def in_graph_us(self, way: Way, gap: int, per_us: float) -> float:
+        buffers = GpuBuffers(Sizes(1, self.experts.hidden, self.experts.top_k))
+        links = [GpuLink(self.experts, 1, way=way, buffers=buffers) for _ in self.ids]
+        x, weights, out = self.x.cuda(), self.weights.cuda(), self.x.cuda()
+        there = [ids.cuda() for ids in self.ids]
+
+        def layers(stream: int, call: bool) -> None:
             for link, ids in zip(links, there, strict=True):
                 torch.cuda._sleep(int(gap * per_us))
-                link.enqueue(
-                    stream, 1, x.data_ptr(), ids.data_ptr(), weights.data_ptr(), out.data_ptr()
-                )
+                if call:
+                    link.enqueue(stream, 1, *(t.data_ptr() for t in (x, ids, weights, out)))
 
-        alone = replay_us(graph_of(gaps), 50, layers=count)
-        row = f"gap {gap:4}: blocking {blocking_us(calls, gap):6.1f}"
-        for way in WAYS:
-            buffers = GpuBuffers(Sizes(1, layer.hidden, layer.top_k))
-            links = [GpuLink(layer, 1, way=way, buffers=buffers) for _ in there]
-            took = replay_us(graph_of(partial(layers, links=links)), 50, layers=count)
-            row += f", {way} {took - alone:6.1f}"
-            torch.cuda.synchronize()
-        print(row, flush=True)
+        took = [
+            replay_us(graph_of(partial(layers, call=call)), 50, layers=len(links))
+            for call in (True, False)
+        ]
+        torch.cuda.synchronize()
+        return took[0] - took[1]
+
+
+def real_layers(fmt: str = "int8") -> None:
+    layers, per_us = Layers.like_qwen3_30b(fmt, 16), cycles_per_us()
+    print(f"a layer of Qwen3-30B-A3B in {fmt}, one token; us beyond the gap before each:")
+    for gap in GAPS:
+        ways = (f"{way} {layers.in_graph_us(way, gap, per_us):6.1f}" for way in WAYS)
+        print(f"gap {gap:4}: blocking {layers.blocking_us(gap):6.1f},", ", ".join(ways), flush=True)
 
 
 if __name__ == "__main__":
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU that PyTorch can use")
     handshakes()
-    experts_between()
+    real_layers()

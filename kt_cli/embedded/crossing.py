@@ -55,7 +55,7 @@ class Crossing:
     """
 
     def __init__(self) -> None:
-        self._ways: list[Way] = ["host-function", "mailbox"]
+        self._ways: list[Way] = ["mailbox", "host-function"]
         self._pinned: _Pinned | None = None
         self._buffers: dict[tuple[Sizes, int], GpuBuffers] = {}
         self._links: dict[tuple[kt_moe.Experts, Sizes, int], GpuLink] = {}
