@@ -18,15 +18,11 @@ Matrix matrix_of(const Back& s, int expert, Projection p) {
 }
 
 Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth, char* dst) {
-  const auto turn = s.kernels.turn[m.product()];
-  const size_t first = size_t(k0 / 16), stride = size_t(depth) * 32;
-  for (int j = 0; j < kSlice; j += 16) {
-    const TurnArgs t = {m.data + first * m.stride, m.stride, m.scale + first * m.scale_stride,
-                        m.scale_stride, depth / 16, column + j, 16, m.coding.group,
-                        dst + size_t(j / 16) * stride};
-    turn(&t);
-  }
-  return {dst, stride};
+  const size_t first = size_t(k0 / 16);
+  const TurnArgs t = {m.data + first * m.stride, m.stride, m.scale + first * m.scale_stride, m.scale_stride,
+                      depth / 16, column, kSlice, m.coding.group, dst};
+  s.kernels.turn[m.product()](&t);
+  return {dst, size_t(depth) * 32};
 }
 
 Bf16Panels widened(const Back& s, const Matrix& m, int first, int count, int k0, int depth, char* dst) {

@@ -10,10 +10,10 @@
 namespace kt {
 namespace {
 
-// Weights used by many blocks want narrow units that leave room for the activations, weights used by
-// few want deep steps; prefetching pays unless memory is the limit.
+// Weights that many blocks use want shallow steps that leave room for the activations, those that are
+// expanded deep ones; fetching ahead pays unless memory is the limit.
 constexpr Cut kCandidates[] = {
-    {8, 16, 16, true}, {8, 16, 16, false}, {16, 16, 16, true}, {8, 32, 16, true}, {32, 8, 16, true},
+    {8, 16, 16, true}, {8, 16, 16, false}, {16, 16, 16, true}, {32, 16, 16, true}, {32, 8, 16, true},
 };
 constexpr int kCount = sizeof kCandidates / sizeof *kCandidates;
 constexpr int kRounds = 3;

@@ -26,11 +26,11 @@ void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, 
            int experts, Routing& out) {
   thread_local std::vector<int> next;
   next.assign(size_t(experts) + 1, 0);
-  const size_t begin = size_t(first_token) * top_k, end = begin + size_t(tokens) * top_k;
+  const size_t begin = size_t(first_token) * top_k, pairs_at_most = size_t(tokens) * top_k;
   const auto used = [&](int64_t id) { return id >= 0 && !(mask && mask[id]); };
-  for (size_t i = begin; i < end; ++i) {
-    const int64_t id = ids[i];
-    if (id < -1 || id >= experts) refuse(id, i / size_t(top_k), experts);
+  for (size_t i = 0; i < pairs_at_most; ++i) {
+    const int64_t id = ids[begin + i];
+    if (id < -1 || id >= experts) refuse(id, (begin + i) / size_t(top_k), experts);
     if (used(id)) ++next[size_t(id) + 1];
   }
   out.blocks.clear();
@@ -42,15 +42,17 @@ void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, 
   }
   out.token.resize(size_t(next.back()));
   out.weight.resize(size_t(next.back()));
-  out.pair.assign(end - begin, -1);
-  for (size_t i = begin; i < end; ++i) {
-    const int64_t id = ids[i];
-    if (!used(id)) continue;
-    const size_t at = size_t(next[size_t(id)]++);
-    out.pair[i - begin] = int(at);
-    out.token[at] = int(i / size_t(top_k)) - first_token;
-    out.weight[at] = weights[i];
-  }
+  out.pair.assign(pairs_at_most, -1);
+  size_t i = 0;
+  for (int token = 0; token < tokens; ++token)
+    for (int slot = 0; slot < top_k; ++slot, ++i) {
+      const int64_t id = ids[begin + i];
+      if (!used(id)) continue;
+      const size_t at = size_t(next[size_t(id)]++);
+      out.pair[i] = int(at);
+      out.token[at] = token;
+      out.weight[at] = weights[begin + i];
+    }
 }
 
 }  // namespace kt

@@ -12,6 +12,7 @@ Panels panels_of(const Tiled& s, const Stack& stack, int expert, int first) {
 namespace {
 
 constexpr int kExpanded = 4;  // panels: few enough to stay in the first-level cache
+constexpr int kRunAhead = 8;  // tiles: 4 and 16 were as fast, the hardware's own fetching 5 to 10 % slower
 
 // The step's part of panels with scales in groups, as int8 in the thread's scratch.
 void expand(const Tiled& s, const Panels& w, int first, int k0, int depth, const ThreadScratch& t) {
@@ -75,6 +76,7 @@ void multiply(const Tiled& s, const Panels& w, const Blocks& a, int first_block,
     g.c = t.sums;
     g.w = w.data + size_t(k) * 1024;
     g.w_stride = w.stride;
+    if (!in_steps) g.run_ahead = kRunAhead;
     if (in_steps && s.cut.fetch) {
       g.w_ahead = next_panels(s, w, k + g.depth, tiles);
       g.a_ahead = next_blocks(s, g, at, k + g.depth, tiles);

@@ -90,6 +90,7 @@ struct TileArgs {
   bool add;                // to what c holds
   char* c;                 // aligned to 64
   Ahead w_ahead, a_ahead;
+  int run_ahead;           // of panels that are read once, by so many k tiles; 0: not
 };
 
 struct ExpandArgs {
@@ -135,7 +136,7 @@ struct TurnArgs {
   const char* scale;
   size_t scale_stride;
   int panels;              // to turn
-  int k0, k;               // columns: 16 to turn, k to widen, multiples of 16
+  int k0, k;               // columns, multiples of 16
   int group;
   char* dst;
 };

@@ -14,8 +14,8 @@ constexpr void add_format(Kernels& t, Product product, bool (*pack)(const PackAr
                           void (*gemm)(const GemmArgs*) = gemm_int<W>) {
   const int i = int(product);
   t.gemm[i] = gemm;
-  t.turn[i] = turn<lines_int<W>>;
-  t.widen[i] = widen<lines_int<W>>;
+  t.turn[i] = turn<LinesInt<W>>;
+  t.widen[i] = widen<LinesInt<W>>;
   t.pack[i] = pack;
 }
 
@@ -25,8 +25,8 @@ constexpr Kernels vector_table(const char* name) {
   t.bf16_acts = kBf16Acts;
   t.gemm_bf16 = gemm_bf16;
   t.gemm[0] = gemm_bf16;
-  t.turn[0] = turn<lines_bf16>;
-  t.widen[0] = widen<lines_bf16>;
+  t.turn[0] = turn<LinesBf16>;
+  t.widen[0] = widen<LinesBf16>;
   t.pack[0] = pack_bf16;
   add_format<FormatI8>(t, Product::i8, pack_i8);
   add_format<FormatI4>(t, Product::i4, pack_i4, gemm_any_group<FormatI4>);

@@ -34,8 +34,10 @@ void configure_stripe(int rows) {
 
 // Lines brought into the second-level cache while the tiles compute, two streams side by side.
 struct Fetch {
-  const char *p, *q;
-  int lines;  // of each stream, at every step
+  const char *p = nullptr, *q = nullptr;
+  int lines = 0;        // of each stream, at every step
+  int until = 0;        // steps until both streams jump
+  size_t jump = 0;
 };
 
 KT_INLINE void fetch(Fetch& f) {
@@ -43,16 +45,25 @@ KT_INLINE void fetch(Fetch& f) {
     _mm_prefetch(f.p + i * 64, _MM_HINT_T1);
     _mm_prefetch(f.q + i * 64, _MM_HINT_T1);
   }
-  f.p += f.lines * 64;
-  f.q += f.lines * 64;
+  const size_t on = size_t(f.lines) * 64 + (--f.until == 0 ? f.jump : 0);
+  f.p += on;
+  f.q += on;
 }
 
 // The part of what is to be fetched that falls to run `i` of `n`, each of `depth` steps.
 Fetch share(const Ahead& ahead, int first, int i, int n, int depth) {
-  if (!ahead.at) return {nullptr, nullptr, 0};
+  if (!ahead.at) return {};
   const int lines = (ahead.lines + n * depth - 1) / (n * depth);
   const char* p = ahead.at + size_t(first) * ahead.stride + size_t(i) * lines * depth * 64;
   return {p, p + ahead.stride, lines};
+}
+
+// Two panels that are read once, some tiles ahead, and then the two that come `panels` later.
+Fetch run_ahead(const TileArgs& g, int panel, int panels) {
+  const int by = g.run_ahead < g.depth ? g.run_ahead : g.depth;
+  const size_t jump = size_t(panels - 1) * g.w_stride;  // a panel ends where the next one begins
+  const char* p = g.w + size_t(panel) * g.w_stride + size_t(by) * 1024 + (by < g.depth ? 0 : jump);
+  return {p, p + g.w_stride, 16, g.depth - by, jump};
 }
 
 char* sums_at(const TileArgs& g, int block, int panel) {
@@ -160,7 +171,7 @@ void walk_squares(const TileArgs& g, int from, int to) {
   const int visits = (g.blocks + 1) / 2;
   for (int p = 0; p < g.panels; p += 2)
     for (int i = from; i < to; i += 2)
-      Dot::square(g, i, p, share(g.w_ahead, p, i / 2, visits, g.depth),
+      Dot::square(g, i, p, g.run_ahead ? run_ahead(g, p, 2) : share(g.w_ahead, p, i / 2, visits, g.depth),
                   share(g.a_ahead, i, p / 2, g.panels / 2, g.depth));
 }
 
@@ -177,9 +188,10 @@ void walk_tiles(const TileArgs& g) {
   } else if (g.blocks > full) {
     const int last = g.blocks - 1, visits = (g.blocks + 1) / 2;
     configure_stripe(g.last_rows);
-    for (int p = 0; p < g.panels; p += 4)
-      Dot::stripe(g, last, p, share(g.w_ahead, p, last / 2, visits, g.depth),
-                  share(g.w_ahead, p + 2, last / 2, visits, g.depth));
+    const auto ahead = [&](int panel) {
+      return g.run_ahead ? run_ahead(g, panel, 4) : share(g.w_ahead, panel, last / 2, visits, g.depth);
+    };
+    for (int p = 0; p < g.panels; p += 4) Dot::stripe(g, last, p, ahead(p), ahead(p + 2));
   }
   KT_TILE_RELEASE();
 }

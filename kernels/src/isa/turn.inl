@@ -9,48 +9,60 @@ KT_INLINE void put_lines(Line v, char* lines, Get get) {
   put_bf16_line(lines + 64, get(byte_as_float<2>(v)), get(byte_as_float<3>(v)));
 }
 
-// 16 k of a panel as eight bf16 lines; bf16 panels are such lines already.
-const char* lines_bf16(const TurnArgs&, const char* panel, const char*, int k, char*) {
-  return panel + size_t(k) * 32;
-}
+// 16 k of a panel as eight bf16 lines, in `made` unless they stand in the panel as they are.
+struct LinesBf16 {
+  static constexpr int kBits = 16;
+  static const char* get(const TurnArgs&, const char* panel, const char*, int k, char*) {
+    return panel + size_t(k) * 32;
+  }
+};
 
 template <class W>
-const char* lines_int(const TurnArgs& t, const char* panel, const char* scale, int k, char* lines) {
+struct LinesInt {
   using Codes = typename W::Codes;
-  const char* at = W::at(scale, k, t.group);
-  const Vf s = vf_mul(W::scale(at), W::row(scale)), low = W::minimum(at);
-  const auto value = [&](Vf x) __attribute__((always_inline)) {
-    return W::kMinimum ? vf_fma(x, s, low) : vf_mul(x, s);
-  };
-  for (int j = 0; j < Codes::kBits / 2; ++j) {
-    const Line v = line_load(panel + size_t(k) * 2 * Codes::kBits + j * 64);
-    if constexpr (Codes::kBits == 8) {
-      put_lines(v, lines + j * 128, value);
-    } else {
-      put_lines(Codes::value(line_low(v)), lines + j * 256, value);
-      put_lines(Codes::value(line_high(v)), lines + j * 256 + 128, value);
+  static constexpr int kBits = Codes::kBits;
+
+  static const char* get(const TurnArgs& t, const char* panel, const char* scale, int k, char* made) {
+    const char* at = W::at(scale, k, t.group);
+    const Vf s = vf_mul(W::scale(at), W::row(scale)), low = W::minimum(at);
+    const auto value = [&](Vf x) __attribute__((always_inline)) {
+      return W::kMinimum ? vf_fma(x, s, low) : vf_mul(x, s);
+    };
+    for (int j = 0; j < kBits / 2; ++j) {
+      const Line v = line_load(panel + size_t(k) * 2 * kBits + j * 64);
+      if constexpr (kBits == 8) {
+        put_lines(v, made + j * 128, value);
+      } else {
+        put_lines(Codes::value(line_low(v)), made + j * 256, value);
+        put_lines(Codes::value(line_high(v)), made + j * 256 + 128, value);
+      }
     }
+    return made;
   }
-  return lines;
-}
+};
 
-using LinesFn = const char* (*)(const TurnArgs&, const char*, const char*, int, char*);
-
-// Column k0.. k0 + 15 of `panels` panels: a panel of depth panels * 16.
-template <LinesFn lines>
+// Columns k0.. k0 + k - 1 of `panels` panels: every 16 become a panel of depth panels * 16. What is read of
+// one panel is too short for the hardware to run ahead of, so that of the next but one is fetched.
+template <class Lines>
 void turn(const TurnArgs* t) {
   alignas(64) char made[512];
-  for (int p = 0; p < t->panels; ++p)
-    turn_lines(lines(*t, t->src + size_t(p) * t->stride, t->scale + size_t(p) * t->scale_stride, t->k0, made),
-               t->dst + size_t(p) * 512);
+  const size_t at = size_t(t->k0) * 2 * Lines::kBits, bytes = size_t(t->k) * 2 * Lines::kBits;
+  for (int p = 0; p < t->panels; ++p) {
+    const char *src = t->src + size_t(p) * t->stride, *scale = t->scale + size_t(p) * t->scale_stride;
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(src + 2 * t->stride + at + i);
+    __builtin_prefetch(scale + 2 * t->scale_stride);
+    char* dst = t->dst + size_t(p) * 512;
+    for (int k = 0; k < t->k; k += 16, dst += size_t(t->panels) * 512)
+      turn_lines(Lines::get(*t, src, scale, t->k0 + k, made), dst);
+  }
 }
 
 // k0.. k0 + k - 1 of one panel.
-template <LinesFn lines>
+template <class Lines>
 void widen(const TurnArgs* t) {
   for (int k = 0; k < t->k; k += 16) {
     char* dst = t->dst + size_t(k) * 32;
-    const char* made = lines(*t, t->src, t->scale, t->k0 + k, dst);
+    const char* made = Lines::get(*t, t->src, t->scale, t->k0 + k, dst);
     if (made != dst) __builtin_memcpy(dst, made, 512);
   }
 }
