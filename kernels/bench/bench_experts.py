@@ -93,7 +93,7 @@ class Timing:
 def time_calls(
     layers: list[kt_moe.Experts], tokens: int, seconds: float, trials: int = CUT_TRIALS
 ) -> Timing:
-    """The median call, and the bytes and operations of one. No call meets its experts in a cache."""
+    """The median call, its bytes and operations. No call meets its experts in a cache."""
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((tokens, layers[0].hidden), np.float32).view(np.uint32) >> 16).astype(
         np.uint16
