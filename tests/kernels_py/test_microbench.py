@@ -184,6 +184,7 @@ def run(*arguments, **environment):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.usefixtures("kernels")
 def test_an_instruction_set_that_this_cpu_lacks_is_refused():
     code, _, error = run("--shape", "8,2,128,64", KT_ISA="sparc")
     assert code == 6
