@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 BITS: Mapping[str, float] = {
     "bf16": 16, "int8": 8, "int4": 4.5, "q8_0": 8.5, "q4_1": 5, "mxfp4": 4.25, "nvfp4": 4.5,
-    "iq4_nl": 4.5,
+    "iq4_nl": 4.5, "q6_0": 6.5, "q6_1": 7,
 }  # fmt: skip
 """Of a weight with its share of a group's scales, in the group that each format has by default."""
 FORMATS = tuple(BITS)
@@ -25,6 +25,8 @@ PEAKS: Mapping[str, tuple[str, ...]] = {
     "int4": ("fma", "int8", "int4", "amx-int8"),
     "q8_0": ("fma", "int8", "amx-int8"),
     "iq4_nl": ("fma", "int8", "amx-int8"),
+    "q6_0": ("fma", "int8", "amx-int8"),
+    "q6_1": ("fma", "int8", "amx-int8"),
 }
 """Kinds of peak that a format's products may use; the fastest one is its limit. Formats that are
 not named are multiplied as int4 is."""

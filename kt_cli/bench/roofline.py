@@ -18,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 80, 220, 60, 60
 COLOURS = {
     "bf16": "#1b6ca8", "int8": "#c8553d", "int4": "#4f772d", "q8_0": "#e09f3e", "q4_1": "#90a955",
     "mxfp4": "#6a4c93", "nvfp4": "#2a9d8f", "iq4_nl": "#b5838d",
+    "q6_0": "#577590", "q6_1": "#8a817c",
 }  # fmt: skip
 MARKS = {"kt_moe": "circle", "kt-kernel": "square", "torch": "triangle"}
 GRID, ROOF = "#ddd", "#555"

@@ -23,11 +23,21 @@ GRIDS = {
     "mxfp4": E2M1,
     "nvfp4": E2M1,
     "iq4_nl": IQ4,
+    "q6_0": np.arange(-32, 32),
+    "q6_1": np.arange(64),
 }
-FORMATS = ("q8_0", "q4_1", "mxfp4", "nvfp4", "iq4_nl")
+FORMATS = ("q8_0", "q4_1", "mxfp4", "nvfp4", "iq4_nl", "q6_0", "q6_1")
 ALL = ("int8", "int4", *FORMATS)
 BYTES = ("int8", "q8_0")
-OUTPUT_BOUND = {"q8_0": 0.03, "q4_1": 0.145, "mxfp4": 0.22, "nvfp4": 0.18, "iq4_nl": 0.135}
+OUTPUT_BOUND = {
+    "q8_0": 0.03,
+    "q4_1": 0.145,
+    "mxfp4": 0.22,
+    "nvfp4": 0.18,
+    "iq4_nl": 0.135,
+    "q6_0": 0.045,
+    "q6_1": 0.045,
+}
 
 # tokens, hidden, intermediate, experts, top-k
 SHAPES = [(1, 200, 72, 5, 3), (2, 64, 192, 3, 2), (9, 700, 130, 4, 2), (70, 129, 100, 4, 3)]
@@ -84,7 +94,18 @@ def test_error_to_unquantised_gaussian_weights(
 
 @pytest.mark.parametrize(
     ("fmt", "group"),
-    [("q8_0", 64), ("q8_0", 128), ("q4_1", 16), ("q4_1", 128), ("iq4_nl", 128), ("int4", 16)],
+    [
+        ("q8_0", 64),
+        ("q8_0", 128),
+        ("q4_1", 16),
+        ("q4_1", 128),
+        ("iq4_nl", 128),
+        ("int4", 16),
+        ("q6_0", 16),
+        ("q6_0", 128),
+        ("q6_1", 16),
+        ("q6_1", 64),
+    ],
 )
 def test_other_groups(isa: str, fmt: str, group: int, rng: np.random.Generator) -> None:
     matrices = random_matrices(rng, 3, 200, 136)
@@ -126,7 +147,7 @@ def random_codes(rng: np.random.Generator, fmt: str, n: int, k: int) -> tuple[St
     shape = (n, -(-k // group))
     spread = lambda a: a.astype(np.float64).repeat(group, axis=1)[:, :k]  # noqa: E731
     if fmt not in BYTES:
-        codes = rng.integers(0, 16, (n, k)).astype(np.uint8)
+        codes = rng.integers(0, len(GRIDS[fmt]), (n, k)).astype(np.uint8)
         values = GRIDS[fmt][codes].astype(np.float64)
     else:
         values = rng.integers(-127, 128, (n, k))
@@ -143,7 +164,7 @@ def random_codes(rng: np.random.Generator, fmt: str, n: int, k: int) -> tuple[St
         e4m3 = rng.integers(0, 127, shape).astype(np.uint8)
         scales = spread((e4m3.astype(np.uint16) << 7).view(np.float16))
         return Stored(fmt, group, codes, e4m3, None, rows), values * scales * rows[:, None]
-    minima = rng.standard_normal(shape).astype(np.float16) if fmt == "q4_1" else None
+    minima = rng.standard_normal(shape).astype(np.float16) if fmt.endswith("_1") else None
     weights = values * spread(half) + (0 if minima is None else spread(minima))
     bits = None if minima is None else minima.view(np.uint16)
     return Stored(fmt, group, codes, half.view(np.uint16), bits), weights
@@ -157,8 +178,8 @@ def test_codes_are_kept(fmt: str, size: tuple[int, int], rng: np.random.Generato
     sources = [random_codes(rng, fmt, *shape) for shape in ((i, h), (i, h), (h, i))]
     experts.set_expert(1, *(stored for stored, _ in sources))
     for got, (_, wanted) in zip(experts.dequantised(1), sources, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-7 if fmt == "q4_1" else 0)
-    if fmt != "q4_1":  # whose code 0 without scale and minimum is 0 too
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-7 if fmt.endswith("_1") else 0)
+    if not fmt.endswith("_1"):  # whose code 0 without scale and minimum is 0 too
         assert not any(m.any() for m in experts.dequantised(0))
 
 
@@ -263,10 +284,15 @@ def test_an_unknown_format_in_a_file_is_refused(tmp_path: Path, rng: np.random.G
 
 def golden(fmt: str, source: Stored) -> tuple[bytes, bytes]:
     """A panel of 16 rows and 64 columns as version 1 of the file has it, and its scales."""
-    codes = source.codes.T  # [k, row]
+    codes = source.codes.T.copy()  # [k, row]
     if fmt in GRIDS:
         steps = codes.reshape(8, 2, 4, 16)
-        codes = (steps[:, 0] | steps[:, 1] << 4).reshape(32, 16)
+        lines = steps[:, 0] & 15 | steps[:, 1] << 4
+        if fmt.startswith("q6"):
+            upper = codes.reshape(4, 4, 4, 16) >> 4  # of k, k + 4, k + 8, k + 12 in one byte
+            pairs = sum(upper[:, i] << np.uint8(2 * i) for i in range(4))
+            lines = np.concatenate([lines.reshape(4, 2, 4, 16), pairs[:, None]], axis=1)
+        codes = lines.reshape(-1, 16)
     panel = codes.reshape(-1, 4, 16).transpose(0, 2, 1).tobytes()
     head = b"" if source.rows is None else source.rows.tobytes()
     tables = [source.scales] + ([] if source.minima is None else [source.minima])

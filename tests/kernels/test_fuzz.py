@@ -26,12 +26,14 @@ class Layer:
         h, i, e = (int(rng.integers(1, n)) for n in (140, 140, 9))
         up = (rng.standard_normal((2, e, i, h)) / np.sqrt(h)).astype(np.float32)
         down = (rng.standard_normal((e, h, i)) / np.sqrt(i)).astype(np.float32)
-        kind = str(rng.choice(core().formats()))
+        kind, of_down = (str(k) for k in rng.choice(core().formats(), 2))
         self.experts = kt_moe.Experts.from_weights(
             *up,
             down,
             format=kind,
             group=int(rng.choice(core().groups(kind))),
+            down_format=of_down,
+            down_group=int(rng.choice(core().groups(of_down))),
             top_k=int(rng.integers(1, e + 1)),
             act="gelu" if rng.random() < 0.3 else "silu",
         )

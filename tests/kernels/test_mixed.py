@@ -22,11 +22,13 @@ from .helpers import (
 
 # format and group of gate and up, then of down
 PAIRS = [
-    ("q4_1", 32, "int8", 32),
+    ("int4", 32, "int8", 32),
     ("int4", 128, "q4_1", 16),
     ("int8", 32, "bf16", 32),
     ("bf16", 32, "nvfp4", 16),
     ("mxfp4", 32, "q8_0", 64),
+    ("q4_1", 32, "q6_0", 16),
+    ("q6_1", 32, "iq4_nl", 32),
 ]
 # tokens, hidden, intermediate, experts, top-k
 SHAPES = [(1, 200, 72, 5, 3), (2, 64, 192, 3, 2), (9, 129, 130, 4, 2), (70, 330, 100, 4, 3)]

@@ -149,11 +149,13 @@ HALVES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_
 """Where a block keeps its fp16 scales."""
 
 
-def write_k_quants(folder, kind, layer, shapes):
+def write_k_quants(folder, kinds, layer, shapes):
     """Random codes and inner scales with sensible outer scales; `shapes` are [E, out, in]."""
     rng, held = np.random.default_rng(4), []
-    size = formats.gguf.BLOCKS[kind][1]
-    for name, (count, rows, columns) in zip(("gate", "up", "down"), shapes, strict=True):
+    for name, kind, (count, rows, columns) in zip(
+        ("gate", "up", "down"), kinds, shapes, strict=True
+    ):
+        size = formats.gguf.BLOCKS[kind][1]
         raw = rng.integers(0, 256, (count, rows, columns // 256, size), dtype=np.uint8)
         for at in HALVES[kind]:
             outer = rng.uniform(1e-4, 1.2e-4, raw.shape[:3]).astype(np.float16)

@@ -42,14 +42,29 @@ def test_gguf_files_compute_what_they_hold(kinds, tmp_path):
     assert off(moe.forward(*call, None), expected(held, *call)) < 0.03
 
 
-@pytest.mark.parametrize("kind", files.HALVES)
-def test_k_quants_compute_what_they_hold(kind, tmp_path):
-    held = files.write_k_quants(tmp_path, kind, LAYER, [(E, I, H), (E, I, H), (E, H, I)])
+@pytest.mark.parametrize(
+    ("kind", "of_down", "packed"),
+    [
+        ("Q2_K", "Q2_K", ("q4_1", 16, "q4_1", 16)),
+        ("Q3_K", "Q3_K", ("int4", 16, "int4", 16)),
+        ("Q4_K", "Q4_K", ("q4_1", 32, "q4_1", 32)),
+        ("Q5_K", "Q5_K", ("q6_1", 32, "q6_1", 32)),
+        ("Q6_K", "Q6_K", ("q6_0", 16, "q6_0", 16)),
+        ("Q4_K", "Q6_K", ("q4_1", 32, "q6_0", 16)),
+        ("Q5_K", "Q6_K", ("q6_1", 32, "q6_0", 16)),
+        ("Q2_K", "Q3_K", ("q4_1", 16, "int4", 16)),
+    ],
+)
+def test_k_quants_compute_what_they_hold(kind, of_down, packed, tmp_path):
+    shapes = [(E, I, H), (E, I, H), (E, H, I)]
+    held = files.write_k_quants(tmp_path, (kind, kind, of_down), LAYER, shapes)
     moe = wrapper(tmp_path, "LLAMAFILE")
     moe.load_weights(torch.arange(E))
     call = inputs()
     assert off(moe.forward(*call, None), expected(held, *call)) < 0.03
-    assert moe.repack_error < 0.012
+    assert moe.repack_error < 4e-4
+    experts = moe._experts
+    assert (experts.format, experts.group, experts.down_format, experts.down_group) == packed
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -6,6 +6,14 @@
 namespace kt {
 namespace {
 
+struct Grid6 {
+  signed char of[64] = {};
+  constexpr explicit Grid6(int first) {
+    for (int i = 0; i < 64; ++i) of[i] = static_cast<signed char>(first + i);
+  }
+};
+constexpr Grid6 kInt6Grid(-32), kUint6Grid(0);
+
 const Format kFormats[] = {
     {"bf16", Product::bf16, 16, nullptr, false, GroupScale::none, false, 32, 128},
     {"int8", Product::i8, 8, nullptr, true, GroupScale::none, false, 32, 128},
@@ -15,6 +23,8 @@ const Format kFormats[] = {
     {"mxfp4", Product::mxfp4, 4, kE2m1Grid, false, GroupScale::e8m0, false, 32, 32},
     {"nvfp4", Product::nvfp4, 4, kE2m1Grid, true, GroupScale::e4m3, false, 16, 16},
     {"iq4_nl", Product::iq4_nl, 4, kIq4Grid, false, GroupScale::f16, false, 32, 128},
+    {"q6_0", Product::q6_0, 6, kInt6Grid.of, false, GroupScale::f16, false, 16, 128},
+    {"q6_1", Product::q6_1, 6, kUint6Grid.of, false, GroupScale::f16, true, 16, 128},
 };
 static_assert(sizeof kFormats / sizeof *kFormats == kProducts, "a format for every product");
 
@@ -22,6 +32,16 @@ float read_f16(const char* at) {
   uint16_t h;
   std::memcpy(&h, at, 2);
   return f16_to_f32(h);
+}
+
+// 16 k of 16 rows are two lines of low halves, as those of 4 bits, then one line of the upper two bits:
+// byte k % 4 of a row has them of k, k + 4, k + 8 and k + 12, from the lowest upwards.
+constexpr int kLinesOf6 = 192;
+
+int code6_at(const unsigned char* bytes, int row, int k) {
+  const unsigned char* at = bytes + k / 16 * kLinesOf6 + row * 4 + k % 4;
+  const unsigned char pair = at[k / 8 % 2 * 64];
+  return (k / 4 % 2 ? pair >> 4 : pair & 15) | (at[128] >> (k / 4 % 4 * 2) & 3) << 4;
 }
 
 float value_at(const Format& f, const char* data, int row, int k) {
@@ -32,6 +52,7 @@ float value_at(const Format& f, const char* data, int row, int k) {
     return bf16_to_f32(h);
   }
   if (f.bits == 8) return float(static_cast<signed char>(bytes[k / 4 * 64 + row * 4 + k % 4]));
+  if (f.bits == 6) return float(f.grid[code6_at(bytes, row, k)]);
   const unsigned char pair = bytes[k / 8 * 64 + row * 4 + k % 4];
   return float(f.grid[k / 4 % 2 ? pair >> 4 : pair & 15]);
 }
@@ -64,8 +85,22 @@ uint32_t four(const unsigned char* codes, int k, int end) {
   return word;
 }
 
+void place_row6(const unsigned char* codes, int n, int row, char* data) {
+  for (int k = 0; k < n; k += 16, data += kLinesOf6) {
+    uint32_t low[4], high = 0;
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t word = four(codes, k + 4 * i, n);
+      low[i] = word & 0x0f0f0f0f;
+      high |= (word >> 4 & 0x03030303) << (2 * i);
+    }
+    const uint32_t lines[3] = {low[0] | low[1] << 4, low[2] | low[3] << 4, high};
+    for (int i = 0; i < 3; ++i) std::memcpy(data + i * 64 + row * 4, lines + i, 4);
+  }
+}
+
 void place_row(const Format& f, const CodeRows& from, int row, char* data) {
   const unsigned char* codes = from.codes + size_t(row) * size_t(from.k);
+  if (f.bits == 6) return place_row6(codes, from.k, row, data);
   const int step = 32 / f.bits;  // k of a line
   for (int k = 0; k < from.k; k += step) {
     uint32_t line = four(codes, k, from.k);
@@ -116,7 +151,7 @@ bool place_codes(Coding c, const CodeRows& from, int k, char* data, char* scale)
   std::memset(data, 0, f.panel_bytes(k));  // the edges only ever meet zeros
   std::memset(scale, 0, f.scale_bytes(k, c.group));
   for (size_t i = 0; i < size_t(from.rows) * size_t(from.k); ++i)
-    if (f.bits == 4 ? from.codes[i] > 15 : from.codes[i] == 0x80) return false;
+    if (f.bits < 8 ? from.codes[i] >> f.bits : from.codes[i] == 0x80) return false;
   for (int row = 0; row < from.rows; ++row) {
     place_row(f, from, row, data);
     place_scales(f, from, row, scale);

@@ -15,8 +15,8 @@ enum class GroupScale : int { none, f16, e8m0, e4m3 };
 struct Format {
   const char* name;
   Product product;
-  int bits;                  // of a weight: 16, 8 or 4
-  const signed char* grid;   // values of the codes of 4 bits
+  int bits;                  // of a weight: 16, 8, 6 or 4
+  const signed char* grid;   // values of the codes of 6 or 4 bits
   bool row;
   GroupScale scale;
   bool minimum;
@@ -46,8 +46,8 @@ std::vector<int> format_groups(const Format& f);
 // One 16-row panel back to f32: out is [16][k].
 void unpack_panel(Coding c, const char* data, const char* scale, int k, float* out);
 
-// Some rows of a matrix in codes: bytes of int8, or of 0..15 for formats of 4 bits, and scales as they
-// are stored. `minima` and `row_scales` are null where the format has none.
+// Some rows of a matrix in codes: bytes of int8, or of 0..15 or 0..63 for formats of 4 or 6 bits, and
+// scales as they are stored. `minima` and `row_scales` are null where the format has none.
 struct CodeRows {
   const unsigned char* codes;  // [rows][k]
   const char* scales;          // [rows][groups] of scale_width() bytes

@@ -131,8 +131,9 @@ void Weights::set_codes(int expert, Projection matrix, const CodeRows& codes) {
   Placing p = {&layout_, matrix, codes, data_ + layout_.expert_bytes * size_t(expert), {}};
   const Stack& stack = layout_.stack(matrix);
   pool().run({place_unit, &p, 1, {stack.panels / layout_.step(matrix)}});
+  const int bits = stack.format().bits;
   if (p.bad.load())
-    throw std::invalid_argument(stack.format().bits == 4 ? "a code is wider than 4 bits" : "a code is -128");
+    throw std::invalid_argument(bits < 8 ? "a code is wider than " + std::to_string(bits) + " bits" : "a code is -128");
 }
 
 void Weights::copy_expert(int source) {

@@ -11,8 +11,8 @@ enum class Dtype : int { f32, f16, bf16 };
 enum class Act : int { silu, gelu };
 
 // What a panel holds, and so which functions of a table work on it.
-enum class Product : int { bf16, i8, i4, q8_0, q4_1, mxfp4, nvfp4, iq4_nl };
-constexpr int kProducts = 8;
+enum class Product : int { bf16, i8, i4, q8_0, q4_1, mxfp4, nvfp4, iq4_nl, q6_0, q6_1 };
+constexpr int kProducts = 10;
 
 // What a code of 4 bits stands for. e2m1 is doubled, so that all values are integers.
 constexpr signed char kInt4Grid[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};

@@ -7,10 +7,10 @@ namespace {
 template <class W>
 constexpr float kReach = 128.0f / (127.0f * W::Codes::kFactor);
 
-// The middle of a group with a minimum, code 8, is the 0 of the table.
+// The middle of a group with a minimum is the 0 of what `wide` gives.
 template <class W>
 KT_INLINE Vf middle(const char* at) {
-  return vf_fma(W::scale(at), vf_set1(8.0f), W::minimum(at));
+  return vf_fma(W::scale(at), vf_set1(float(W::Codes::kMiddle)), W::minimum(at));
 }
 
 // The row's scale serves the group with the widest values.
@@ -22,7 +22,7 @@ void row_scales(const char* src_scale, int k, int group, float* scale) {
     const Vf s = W::scale(at);
     most = vf_max(most, vf_mul(vf_abs(s), vf_set1(kReach<W>)));
     if constexpr (W::kMinimum) {
-      const Vf low = W::minimum(at), high = vf_fma(s, vf_set1(15.0f), low);
+      const Vf low = W::minimum(at), high = vf_fma(s, vf_set1(float(W::Codes::kTop)), low);
       most = vf_max(most, vf_mul(vf_max(vf_abs(low), vf_abs(high)), vf_set1(1.0f / 127.0f)));
     }
   }
@@ -47,7 +47,7 @@ KT_INLINE void put_scaled(char* dst, __m512i bytes, __m512i factor, __m512i offs
 template <class W>
 void expand(const ExpandArgs* e) {
   using Codes = typename W::Codes;
-  constexpr int kAhead = 2048, kLine = 32 / Codes::kBits;  // k of a line
+  constexpr int kAhead = 2048, kTogether = Codes::kTogether, kBytes = kTogether * 2 * Codes::kBits;
   const Vf scale = vf_load(e->scale);
   const Vf inv = vf_mul(vf_if_zero(scale, vf_zero(), vf_div(vf_set1(1.0f), scale)), W::row(e->src_scale));
   const char* src = e->src;
@@ -58,16 +58,11 @@ void expand(const ExpandArgs* e) {
     __m512i offset = _mm512_set1_epi16(128);
     if constexpr (W::kMinimum)
       offset = _mm512_add_epi16(in_both(vf_mul(vf_mul(middle<W>(at), inv), vf_set1(256.0f))), offset);
-    for (const int end = k + e->group; k < end; k += kLine, src += 64) {
-      _mm_prefetch(src + kAhead, _MM_HINT_T0);
-      const Line v = line_load(src);
-      if constexpr (Codes::kBits == 8) {
-        put_scaled(dst, v, f, offset);
-      } else {
-        put_scaled(dst, Codes::wide(line_low(v)), f, offset);
-        put_scaled(dst + 64, Codes::wide(line_high(v)), f, offset);
-      }
-      dst += 16 * kLine;
+    for (const int end = k + e->group; k < end; k += kTogether, src += kBytes, dst += 16 * kTogether) {
+      unroll<kBytes / 64>(KT_EACH(i) { _mm_prefetch(src + kAhead + i * 64, _MM_HINT_T0); });
+      unroll<kTogether / 4>(KT_EACH(i) {
+        put_scaled(dst + i * 64, Codes::wide(Codes::template code<i>(src)), f, offset);
+      });
     }
   }
 }

@@ -3,21 +3,20 @@
 
 namespace {
 
-// Sums over N k of P panels and M rows. A line of bytes holds 4 k of each row; one of nibbles k..k+3 in
-// the low and k+4..k+7 in the high ones.
+// Sums over N k of P panels and M rows.
 template <class C, int N, int M, int P>
 KT_INLINE void sum_lines(typename C::Dot::Acc (&acc)[M][P], const char* a, const char* w, size_t stride) {
   using Dot = typename C::Dot;
-  steps<N * C::kBits / 32>(KT_EACH(j) {
-    unroll<8 / C::kBits>(KT_EACH(half) {
+  constexpr int kTogether = C::kTogether;
+  steps<N / kTogether>(KT_EACH(j) {
+    unroll<kTogether / 4>(KT_EACH(i) {
       Line line[P];
       unroll<P>(KT_EACH(p) {
-        const Line v = line_load(w + p * stride + j * 64);
-        if constexpr (C::kBits == 8) line[p] = Dot::w(v);
-        else line[p] = Dot::w(C::operand(half ? line_high(v) : line_low(v)));
+        const char* at = w + p * stride + j * (kTogether * 2 * C::kBits);
+        line[p] = Dot::w(C::operand(C::template code<i>(at)));
       });
       unroll<M>(KT_EACH(m) {
-        const auto x = Dot::x(a + m * 64 + j * (32 / C::kBits) + half * 4);
+        const auto x = Dot::x(a + m * 64 + j * kTogether + i * 4);
         unroll<P>(KT_EACH(p) { acc[m][p] = Dot::dot(acc[m][p], line[p], x); });
       });
     });

@@ -24,6 +24,21 @@ void put_nibbles(const float* t, int n, char* dst, F code) {
       for (int j = 0; j < 4; ++j) dst[k * 8 + r * 4 + j] = char(q[k + j][r] | q[k + 4 + j][r] << 4);
 }
 
+// The same for codes 0..63.
+template <class F>
+void put_sixes(const float* t, int n, char* dst, F code) {
+  unsigned char q[kMaxGroup][16];
+  for (int k = 0; k < n; ++k) vi_to_bytes(q[k], vi_round(code(vf_load(t + k * 16))));
+  for (int k = 0; k < n; k += 16, dst += 192)
+    for (int at = 0; at < 64; ++at) {
+      const int r = at / 4, j = k + at % 4;
+      const unsigned char a = q[j][r], b = q[j + 4][r], c = q[j + 8][r], d = q[j + 12][r];
+      dst[at] = char((a & 15) | b << 4);
+      dst[at + 64] = char((c & 15) | d << 4);
+      dst[at + 128] = char(a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6);
+    }
+}
+
 struct Range { Vf low, high; };
 
 Range range(const float* t, int n) {
@@ -54,16 +69,43 @@ bool pack_q8_0(const PackArgs* p) {
   });
 }
 
-bool pack_q4_1(const PackArgs* p) {
-  return pack_groups(*p, [&](const float* t, int at) {
-    const Range r = range(t, p->group);
-    const Vf low = as_f16(r.low), scale = as_f16(vf_mul(vf_sub(r.high, r.low), vf_set1(1.0f / 15.0f)));
-    const Vf inv = inverse(scale), most = vf_set1(15.0f);
-    char* scales = p->scale + at / p->group * 64;
+// Scale and minimum of each group spread codes 0..Top from its least to its largest weight;
+// put(weights, k, code).
+template <int Top, class Put>
+bool pack_between(const PackArgs& p, Put put) {
+  return pack_groups(p, [&](const float* t, int at) {
+    const Range r = range(t, p.group);
+    const Vf low = as_f16(r.low), scale = as_f16(vf_mul(vf_sub(r.high, r.low), vf_set1(1.0f / float(Top))));
+    const Vf inv = inverse(scale), most = vf_set1(float(Top));
+    char* scales = p.scale + at / p.group * 64;
     vf_to_f16(scales, scale);
     vf_to_f16(scales + 32, low);
-    put_nibbles(t, p->group, p->dst + at * 8, [&](Vf x) {
-      return vf_min(vf_max(vf_mul(vf_sub(x, low), inv), vf_zero()), most);
+    put(t, at, [&](Vf x) { return vf_min(vf_max(vf_mul(vf_sub(x, low), inv), vf_zero()), most); });
+  });
+}
+
+bool pack_q4_1(const PackArgs* p) {
+  return pack_between<15>(*p, [&](const float* t, int at, auto code) {
+    put_nibbles(t, p->group, p->dst + at * 8, code);
+  });
+}
+
+bool pack_q6_1(const PackArgs* p) {
+  return pack_between<63>(*p, [&](const float* t, int at, auto code) {
+    put_sixes(t, p->group, p->dst + at * 12, code);
+  });
+}
+
+// The weight farthest from 0 becomes code 0, which stands for -32: the scale has its sign.
+bool pack_q6_0(const PackArgs* p) {
+  return pack_groups(*p, [&](const float* t, int at) {
+    const Range r = range(t, p->group);
+    const Vf farthest = vf_if_less(vf_add(r.low, r.high), vf_zero(), r.low, r.high);
+    const Vf scale = as_f16(vf_mul(farthest, vf_set1(-1.0f / 32.0f))), inv = inverse(scale);
+    vf_to_f16(p->scale + at / p->group * 32, scale);
+    const Vf middle = vf_set1(32.0f), most = vf_set1(63.0f);
+    put_sixes(t, p->group, p->dst + at * 12, [&](Vf x) {
+      return vf_min(vf_max(vf_fma(x, inv, middle), vf_zero()), most);
     });
   });
 }

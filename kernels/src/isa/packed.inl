@@ -3,10 +3,38 @@
 
 namespace {
 
+// Codes: code<I> is the I-th line of four k of 16 rows, of kTogether k that lie together; `operand` makes
+// what the dot product takes of it, `value` what it stands for, `wide` the same times kFactor, which fills
+// a byte. In a group with a minimum kMiddle and kTop are the codes for the middle and for the upper end.
 struct Bytes {
   using Dot = DotS8;
-  static constexpr int kBits = 8;
-  static constexpr int kFactor = 1;  // values times this fill a byte
+  static constexpr int kBits = 8, kTogether = 4, kFactor = 1;
+  template <int>
+  static KT_INLINE Line code(const char* p) { return line_load(p); }
+  static KT_INLINE Line operand(Line code) { return code; }
+  static KT_INLINE Line value(Line code) { return code; }
+  static KT_INLINE Line wide(Line code) { return code; }
+};
+
+// k..k+3 in the low, k+4..k+7 in the high halves of a line's bytes.
+template <int I>
+KT_INLINE Line nibble_line(const char* p) {
+  const Line v = line_load(p + I / 2 * 64);
+  return I % 2 ? line_high(v) : line_low(v);
+}
+
+// Two lines of low halves, then one of the upper two bits of all four.
+template <int Zero>
+struct Sixes {
+  using Dot = DotS8;
+  static constexpr int kBits = 6, kTogether = 16, kFactor = 4, kMiddle = 32, kTop = 63;
+  template <int I>
+  static KT_INLINE Line code(const char* p) {
+    return line_with_pair<I>(nibble_line<I>(p), line_load(p + 128));
+  }
+  static KT_INLINE Line operand(Line code) { return value(code); }
+  static KT_INLINE Line value(Line code) { return Zero ? line_less(code, Zero) : code; }
+  static KT_INLINE Line wide(Line code) { return line_twice(line_twice(line_less(code, kMiddle))); }
 };
 
 // The grid, moved down and times a factor.
@@ -23,8 +51,10 @@ template <class D, const signed char (&Grid)[16], const signed char (&Operand)[1
           int Down = 0>
 struct Nibbles {
   using Dot = D;
-  static constexpr int kBits = 4, kFactor = Factor;
+  static constexpr int kBits = 4, kTogether = 8, kFactor = Factor, kMiddle = 8, kTop = 15;
   static constexpr WideGrid<Grid, Down, Factor> kWide = {};
+  template <int I>
+  static KT_INLINE Line code(const char* p) { return nibble_line<I>(p); }
   static KT_INLINE Line operand(Line code) {
     if constexpr (Table) return line_of(code, Operand);
     return code;
@@ -88,5 +118,7 @@ using FormatQ41 = GroupScaled<Uint4, F16, 32, true>;
 using FormatMxfp4 = GroupScaled<E2m1, E8m0>;
 using FormatNvfp4 = GroupScaled<E2m1, E4m3, 16, false, true>;
 using FormatIq4 = GroupScaled<Iq4, F16>;
+using FormatQ60 = GroupScaled<Sixes<32>, F16>;
+using FormatQ61 = GroupScaled<Sixes<0>, F16, 32, true>;
 
 }  // namespace

@@ -35,6 +35,8 @@ constexpr Kernels vector_table(const char* name) {
   add_format<FormatMxfp4>(t, Product::mxfp4, pack_mxfp4);
   add_format<FormatNvfp4>(t, Product::nvfp4, pack_nvfp4);
   add_format<FormatIq4>(t, Product::iq4_nl, pack_iq4_nl);
+  add_format<FormatQ60>(t, Product::q6_0, pack_q6_0, gemm_any_group<FormatQ60>);
+  add_format<FormatQ61>(t, Product::q6_1, pack_q6_1, gemm_any_group<FormatQ61>);
   t.quantise = quantise;
   t.put_f32 = put_f32;
   t.put_bf16 = put_bf16;

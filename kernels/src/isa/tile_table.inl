@@ -19,6 +19,8 @@ constexpr Kernels tile_table(const char* name) {
   add_expansion<FormatMxfp4>(t, Product::mxfp4);
   add_expansion<FormatNvfp4>(t, Product::nvfp4);
   add_expansion<FormatIq4>(t, Product::iq4_nl);
+  add_expansion<FormatQ60>(t, Product::q6_0);
+  add_expansion<FormatQ61>(t, Product::q6_1);
   t.gather = gather;
   t.finish_glu = finish_glu;
   t.finish_rows = finish_rows;

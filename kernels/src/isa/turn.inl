@@ -28,14 +28,11 @@ struct LinesInt {
     const auto value = [&](Vf x) __attribute__((always_inline)) {
       return W::kMinimum ? vf_fma(x, s, low) : vf_mul(x, s);
     };
-    for (int j = 0; j < kBits / 2; ++j) {
-      const Line v = line_load(panel + size_t(k) * 2 * kBits + j * 64);
-      if constexpr (kBits == 8) {
-        put_lines(v, made + j * 128, value);
-      } else {
-        put_lines(Codes::value(line_low(v)), made + j * 256, value);
-        put_lines(Codes::value(line_high(v)), made + j * 256 + 128, value);
-      }
+    for (int j = 0; j < 16; j += Codes::kTogether) {
+      const char* from = panel + size_t(k + j) * 2 * kBits;
+      unroll<Codes::kTogether / 4>(KT_EACH(i) {
+        put_lines(Codes::value(Codes::template code<i>(from)), made + (j + i * 4) * 32, value);
+      });
     }
     return made;
   }

@@ -153,6 +153,21 @@ KT_INLINE Line line_of(Line v, const signed char (&table)[16]) {  // v: indices 
   const __m256i t = _mm256_broadcastsi128_si256(load128(table, 0));
   return {_mm256_shuffle_epi8(t, v.a), _mm256_shuffle_epi8(t, v.b)};
 }
+KT_INLINE Line line_less(Line v, int n) {
+  const __m256i all = _mm256_set1_epi8(char(n));
+  return {_mm256_sub_epi8(v.a, all), _mm256_sub_epi8(v.b, all)};
+}
+KT_INLINE Line line_twice(Line v) { return {_mm256_add_epi8(v.a, v.a), _mm256_add_epi8(v.b, v.b)}; }
+// Bits 4 and 5 of bytes below 16, from the I-th pairs of bits of `pairs`.
+template <int I>
+KT_INLINE __m256i half_with_pair(__m256i v, __m256i pairs) {
+  const __m256i at4 = I < 2 ? _mm256_slli_epi16(pairs, 4 - 2 * I) : _mm256_srli_epi16(pairs, 2 * I - 4);
+  return _mm256_or_si256(v, _mm256_and_si256(at4, _mm256_set1_epi8(0x30)));
+}
+template <int I>
+KT_INLINE Line line_with_pair(Line v, Line pairs) {
+  return {half_with_pair<I>(v.a, pairs.a), half_with_pair<I>(v.b, pairs.b)};
+}
 KT_INLINE Vi line_as_int(Line v) { return {v.a, v.b}; }
 KT_INLINE __m256i bcast4(const char* x) {
   return _mm256_set1_epi32(*reinterpret_cast<const int*>(x));

@@ -107,6 +107,14 @@ KT_INLINE Line line_of(Line v, const signed char (&table)[16]) {  // v: indices 
   const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), v);
 }
+KT_INLINE Line line_less(Line v, int n) { return _mm512_sub_epi8(v, _mm512_set1_epi8(char(n))); }
+KT_INLINE Line line_twice(Line v) { return _mm512_add_epi8(v, v); }
+// Bits 4 and 5 of bytes below 16, from the I-th pairs of bits of `pairs`.
+template <int I>
+KT_INLINE Line line_with_pair(Line v, Line pairs) {
+  const __m512i at4 = I < 2 ? _mm512_slli_epi16(pairs, 4 - 2 * I) : _mm512_srli_epi16(pairs, 2 * I - 4);
+  return _mm512_or_si512(v, _mm512_and_si512(at4, _mm512_set1_epi8(0x30)));
+}
 KT_INLINE Vi line_as_int(Line v) { return v; }
 KT_INLINE __m512i bcast4(const char* x) {
   return _mm512_set1_epi32(*reinterpret_cast<const int*>(x));

@@ -20,7 +20,7 @@ def test_random_blocks_decode_as_in_the_gguf_package(kind):
     np.testing.assert_allclose(ours, theirs.reshape(-1).astype(np.float32), rtol=2e-6, atol=1e-30)
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q5_0"])
 def test_symmetric_formats_give_codes_without_loss(kind):
     weights = np.random.default_rng(8).standard_normal((6, 96)).astype(np.float32)
     raw = gguf.quants.quantize(weights, GGMLQuantizationType[kind])

@@ -67,6 +67,13 @@ def random_blocks(kind, halves):
     return encode
 
 
+def random_q8_k(weights):
+    rng = np.random.default_rng(2)
+    raw = rng.integers(0, 256, (weights.size // 256, BLOCKS["Q8_K"][1]), dtype=np.uint8)
+    raw[:, :4] = rng.uniform(0.0001, 0.001, (len(raw), 1)).astype(np.float32).view(np.uint8)
+    return GgufBlocks(raw.reshape(-1), "Q8_K", weights.shape)
+
+
 EXACT = 1e-7
 FORMATS = {
     "bf16": (lambda w: Plain(to_bf16(w)), "bf16", 0),
@@ -93,7 +100,11 @@ FORMATS = {
     "IQ4_XS": (random_blocks("IQ4_XS", (0,)), "iq4_nl", 4e-4),
     "Q2_K": (random_blocks("Q2_K", (80, 82)), "q4_1", 4e-4),
     "Q3_K": (random_blocks("Q3_K", (108,)), "int4", 4e-4),
-    "Q5_0": (blocks("Q5_0"), "int8", 0.01),
+    "Q5_0": (blocks("Q5_0"), "q6_0", EXACT),
+    "Q5_1": (blocks("Q5_1"), "q6_1", EXACT),
+    "Q5_K": (random_blocks("Q5_K", (0, 2)), "q6_1", 4e-4),
+    "Q6_K": (random_blocks("Q6_K", (208,)), "q6_0", 4e-4),
+    "Q8_K": (random_q8_k, "int8", 0.012),
 }
 
 
@@ -145,6 +156,14 @@ def test_groups_with_and_without_a_minimum_meet_at_four_bits():
     loaded = to_experts([(blocks("Q4_0")(gate), blocks("Q4_1")(up), down)], 1, top_k=1)
     assert (loaded.experts.format, loaded.experts.down_format) == ("q4_1", "int4")
     assert loaded.error < EXACT
+
+
+def test_six_bits_with_and_without_a_minimum_meet_at_six_bits():
+    rng = np.random.default_rng(6)
+    gate, up = (rng.standard_normal((I, H)).astype(np.float32) for _ in range(2))
+    down = blocks("Q5_1")(rng.standard_normal((H, I)).astype(np.float32))
+    loaded = to_experts([(blocks("Q5_1")(gate), blocks("Q5_0")(up), down)], 1, top_k=1)
+    assert (loaded.experts.format, loaded.error < EXACT) == ("q6_1", True)
 
 
 def test_down_keeps_a_form_of_its_own():

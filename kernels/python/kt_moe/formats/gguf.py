@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -48,15 +48,15 @@ class GgufBlocks:
         return out
 
     def stored(self) -> Stored | None:
-        """Codes and scales of the 4-bit formats and Q8_0; the scales of K formats are products,
-        rounded to fp16."""
+        """Codes and scales, which for K formats are products rounded to fp16; None for floats and
+        Q8_K."""
         codes = self.codes()
         if codes is not None:
             return symmetric(codes)
         if self.kind not in _PARTS:
             return None
         n, k = self.shape
-        parts = _PARTS[self.kind](self.raw.reshape(-1, BLOCKS[self.kind][1]))
+        parts = _PARTS[self.kind](self._blocks())
         values = np.ascontiguousarray(parts.codes).reshape(n, k)
         scales = parts.scales.reshape(n, -1)
         if self.kind == "MXFP4":
@@ -64,23 +64,20 @@ class GgufBlocks:
                 return None  # NaN: decode says how many
             return Stored("mxfp4", 32, values, np.maximum(scales, 1) - np.uint8(1))
         if parts.minima is not None:
-            return with_minima(values, scales, parts.minima.reshape(n, -1))
+            return with_minima(values, scales, parts.minima.reshape(n, -1), parts.bits)
         bits = half(scales)
         return None if bits is None else Stored("iq4_nl", 32, values, bits)
 
     def codes(self) -> Codes | None:
-        """Values and scales of the symmetric formats Q8_0, Q4_0 and Q3_K, None for the others."""
-        if self.kind not in ("Q8_0", "Q4_0", "Q3_K"):
+        """Values and scales of the symmetric formats, None for the others."""
+        if self.kind not in _SYMMETRIC:
             return None
-        blocks = self.raw.reshape(-1, BLOCKS[self.kind][1])
-        if self.kind == "Q3_K":
-            q, unit = _q3_k_codes(blocks)
-            return Codes(q.reshape(self.shape), unit.reshape(self.shape[0], -1), 4)
-        values = blocks[:, 2:].view(np.int8)
-        if self.kind == "Q4_0":
-            values = _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
-        scales = _half(blocks, 0).reshape(self.shape[0], -1)
-        return Codes(values.reshape(self.shape), scales, 8 if self.kind == "Q8_0" else 4)
+        bits, split = _SYMMETRIC[self.kind]
+        values, scales = split(self._blocks())
+        return Codes(values.reshape(self.shape), scales.reshape(self.shape[0], -1), bits)
+
+    def _blocks(self) -> Bytes:
+        return self.raw.reshape(-1, BLOCKS[self.kind][1])
 
 
 def dequantize(raw: Bytes, kind: str) -> Floats:
@@ -110,61 +107,11 @@ def _bits(blocks: Bytes) -> Bytes:
     return np.unpackbits(blocks, axis=1, bitorder="little") << 4
 
 
-def _affine(q: Bytes, scale: Floats, low: Floats) -> Floats:
-    out = q.astype(np.float32)
-    out *= scale
-    out += low
-    return out
-
-
-def _q4_0(b: Bytes) -> Floats:
-    d = _half(b, 0)
-    return _affine(_nibbles(b[:, 2:]), d, -8 * d)
-
-
-def _q4_1(b: Bytes) -> Floats:
-    return _affine(_nibbles(b[:, 4:]), _half(b, 0), _half(b, 2))
-
-
-def _q5_0(b: Bytes) -> Floats:
-    d = _half(b, 0)
-    return _affine(_nibbles(b[:, 6:]) | _bits(b[:, 2:6]), d, -16 * d)
-
-
-def _q5_1(b: Bytes) -> Floats:
-    return _affine(_nibbles(b[:, 8:]) | _bits(b[:, 4:8]), _half(b, 0), _half(b, 2))
-
-
-def _q8_0(b: Bytes) -> Floats:
-    return b[:, 2:].view(np.int8).astype(np.float32) * _half(b, 0)
-
-
 def _planes(b: Bytes, width: int, bits: int) -> Bytes:
     """[n, halves·width] bytes → [n, halves·planes, width]: plane j holds bits j·bits upwards."""
     shifts: Bytes = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     halves = b.reshape(len(b), -1, 1, width)
     return ((halves >> shifts) & ((1 << bits) - 1)).reshape(len(b), -1, width)
-
-
-def _q2_k(b: Bytes) -> Floats:
-    parts = _q2_k_parts(b)
-    low: Any = parts.minima
-    return _affine(parts.codes.reshape(-1, 16, 16), parts.scales[:, :, None], low[:, :, None])
-
-
-def _q3_k_codes(b: Bytes) -> tuple[Array, Floats]:
-    """-4…3 and a scale for every 16."""
-    high = _planes(b[:, :32], 32, 1).astype(np.int8)
-    q = _planes(b[:, 32:96], 32, 2).astype(np.int8) + 4 * high - 4
-    low4 = _nibbles(b[:, 96:104])
-    high2 = _planes(b[:, 104:108], 4, 2).reshape(-1, 16)
-    scale = (low4 | high2 << 4).astype(np.float32) - 32
-    return q.reshape(-1, 16, 16), _half(b, 108) * scale
-
-
-def _q3_k(b: Bytes) -> Floats:
-    q, scale = _q3_k_codes(b)
-    return q * scale[:, :, None]
 
 
 def _scale_min(b: Bytes) -> tuple[Bytes, Bytes]:
@@ -175,38 +122,6 @@ def _scale_min(b: Bytes) -> tuple[Bytes, Bytes]:
     return scale, low
 
 
-def _q45_k(b: Bytes, q: Bytes) -> Floats:
-    scale, low = _scale_min(b[:, 4:16])
-    d, dmin = _half(b, 0), _half(b, 2)
-    return _affine(q, (d * scale)[:, :, None], (-dmin * low)[:, :, None])
-
-
-def _q4_k(b: Bytes) -> Floats:
-    return _q45_k(b, _planes(b[:, 16:], 32, 4))
-
-
-def _q5_k(b: Bytes) -> Floats:
-    return _q45_k(b, _planes(b[:, 48:], 32, 4) | _planes(b[:, 16:48], 32, 1) << 4)
-
-
-def _q6_k(b: Bytes) -> Floats:
-    # Each half takes 64 bytes of nibbles: planes (low 0-31, low 32-63, high 0-31, high 32-63).
-    low = _planes(b[:, :128], 64, 4).reshape(-1, 8, 32)
-    high = _planes(b[:, 128:192], 32, 2)
-    q = (low | high << 4).astype(np.int8) - 32
-    scale = b[:, 192:208].view(np.int8) * _half(b, 208)
-    return q.reshape(-1, 16, 16) * scale[:, :, None]
-
-
-def _q8_k(b: Bytes) -> Floats:
-    scale: Floats = b[:, :4].copy().view(np.float32)
-    return b[:, 4:260].view(np.int8).astype(np.float32) * scale
-
-
-def _mxfp4(b: Bytes) -> Floats:
-    return E2M1[_nibbles(b[:, 1:])] * from_e8m0(b[:, :1])
-
-
 IQ4: Floats = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
 )
@@ -214,66 +129,130 @@ IQ4: Floats = np.array(
 
 
 class _Parts(NamedTuple):
-    """Codes 0…15, and per 32 of them (Q2_K: 16) a scale and where there is one a minimum."""
+    """Unsigned codes of `bits`, and for each group of a block a scale and perhaps a minimum."""
 
     codes: Bytes
     scales: Array
     minima: Floats | None = None
+    bits: int = 4
 
 
-def _iq4_xs_parts(b: Bytes) -> _Parts:
+def _q4_1(b: Bytes) -> _Parts:
+    return _Parts(_nibbles(b[:, 4:]), _half(b, 0), _half(b, 2))
+
+
+def _q5_1(b: Bytes) -> _Parts:
+    return _Parts(_nibbles(b[:, 8:]) | _bits(b[:, 4:8]), _half(b, 0), _half(b, 2), 6)
+
+
+def _q2_k(b: Bytes) -> _Parts:
+    scales = b[:, :16]
+    scale, low = _half(b, 80) * (scales & 15), -_half(b, 82) * (scales >> 4)
+    return _Parts(_planes(b[:, 16:80], 32, 2), scale, low)
+
+
+def _q4_k(b: Bytes) -> _Parts:
+    scale, low = _scale_min(b[:, 4:16])
+    return _Parts(_planes(b[:, 16:], 32, 4), _half(b, 0) * scale, -_half(b, 2) * low)
+
+
+def _q5_k(b: Bytes) -> _Parts:
+    codes = _planes(b[:, 48:], 32, 4) | _planes(b[:, 16:48], 32, 1) << 4
+    scale, low = _scale_min(b[:, 4:16])
+    return _Parts(codes, _half(b, 0) * scale, -_half(b, 2) * low, 6)
+
+
+def _iq4_xs(b: Bytes) -> _Parts:
     high = _planes(b[:, 2:4], 1, 2).reshape(-1, 8)
     low = np.stack([b[:, 4:8] & 15, b[:, 4:8] >> 4], axis=2).reshape(-1, 8)
     scale = (low | high << 4).astype(np.float32) - 32
     return _Parts(_planes(b[:, 8:], 16, 4), _half(b, 0) * scale)
 
 
-def _q2_k_parts(b: Bytes) -> _Parts:
-    scales = b[:, :16]
-    scale, low = _half(b, 80) * (scales & 15), -_half(b, 82) * (scales >> 4)
-    return _Parts(_planes(b[:, 16:80], 32, 2), scale, low)
-
-
-def _q4_k_parts(b: Bytes) -> _Parts:
-    scale, low = _scale_min(b[:, 4:16])
-    return _Parts(_planes(b[:, 16:], 32, 4), _half(b, 0) * scale, -_half(b, 2) * low)
-
-
 _PARTS: dict[str, Callable[[Bytes], _Parts]] = {
-    "Q2_K": _q2_k_parts,
-    "Q4_1": lambda b: _Parts(_nibbles(b[:, 4:]), _half(b, 0), _half(b, 2)),
-    "Q4_K": _q4_k_parts,
+    "Q4_1": _q4_1,
+    "Q5_1": _q5_1,
+    "Q2_K": _q2_k,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
     "IQ4_NL": lambda b: _Parts(_nibbles(b[:, 2:]), _half(b, 0)),
-    "IQ4_XS": _iq4_xs_parts,
+    "IQ4_XS": _iq4_xs,
     "MXFP4": lambda b: _Parts(_nibbles(b[:, 1:]), b[:, :1]),
 }
 
+_Signed: TypeAlias = tuple[Array, Floats]
+"""int8 values, and a scale for each group of a block."""
 
-def _iq4(kind: str) -> Callable[[Bytes], Floats]:
+
+def _q4_0(b: Bytes) -> _Signed:
+    return _nibbles(b[:, 2:]).view(np.int8) - np.int8(8), _half(b, 0)
+
+
+def _q5_0(b: Bytes) -> _Signed:
+    return (_nibbles(b[:, 6:]) | _bits(b[:, 2:6])).view(np.int8) - np.int8(16), _half(b, 0)
+
+
+def _q3_k(b: Bytes) -> _Signed:
+    high = _planes(b[:, :32], 32, 1).astype(np.int8)
+    q = _planes(b[:, 32:96], 32, 2).astype(np.int8) + 4 * high - 4
+    low4 = _nibbles(b[:, 96:104])
+    high2 = _planes(b[:, 104:108], 4, 2).reshape(-1, 16)
+    scale = (low4 | high2 << 4).astype(np.float32) - 32
+    return q, _half(b, 108) * scale
+
+
+def _q6_k(b: Bytes) -> _Signed:
+    # Each half takes 64 bytes of nibbles: planes (low 0-31, low 32-63, high 0-31, high 32-63).
+    low = _planes(b[:, :128], 64, 4).reshape(-1, 8, 32)
+    high = _planes(b[:, 128:192], 32, 2)
+    q = (low | high << 4).view(np.int8) - np.int8(32)
+    return q, b[:, 192:208].view(np.int8) * _half(b, 208)
+
+
+_SYMMETRIC: dict[str, tuple[int, Callable[[Bytes], _Signed]]] = {
+    "Q4_0": (4, _q4_0),
+    "Q5_0": (6, _q5_0),
+    "Q8_0": (8, lambda b: (b[:, 2:].view(np.int8), _half(b, 0))),
+    "Q3_K": (4, _q3_k),
+    "Q6_K": (6, _q6_k),
+}
+"""Bits that the values fit, and how a block holds them."""
+
+
+def _q8_k(b: Bytes) -> Floats:
+    scale: Floats = b[:, :4].copy().view(np.float32)
+    return b[:, 4:260].view(np.int8).astype(np.float32) * scale
+
+
+def _integers(kind: str) -> Callable[[Bytes], Floats]:
     def decode(b: Bytes) -> Floats:
+        if kind in _SYMMETRIC:
+            return _scaled(*_SYMMETRIC[kind][1](b))
         parts = _PARTS[kind](b)
-        scales: Floats = parts.scales.reshape(-1, 1)
-        return IQ4[parts.codes.reshape(len(scales), 32)] * scales
+        if parts.minima is None:
+            return _scaled(IQ4[parts.codes], parts.scales)
+        return _scaled(parts.codes, parts.scales, parts.minima)
 
     return decode
+
+
+def _scaled(values: Array, scales: Floats, minima: Floats | None = None) -> Floats:
+    out = values.reshape(*scales.shape, -1).astype(np.float32)
+    out *= scales[:, :, None]
+    if minima is not None:
+        out += minima[:, :, None]
+    return out
+
+
+def _mxfp4(b: Bytes) -> Floats:
+    return E2M1[_nibbles(b[:, 1:])] * from_e8m0(b[:, :1])
 
 
 _DECODERS: dict[str, Callable[[Bytes], Floats]] = {
     "F32": lambda b: b.copy().view(np.float32),
     "F16": lambda b: b.copy().view(np.float16).astype(np.float32),
     "BF16": lambda b: from_bf16(b.copy().view(np.uint16)),
-    "Q4_0": _q4_0,
-    "Q4_1": _q4_1,
-    "Q5_0": _q5_0,
-    "Q5_1": _q5_1,
-    "Q8_0": _q8_0,
-    "Q2_K": _q2_k,
-    "Q3_K": _q3_k,
-    "Q4_K": _q4_k,
-    "Q5_K": _q5_k,
-    "Q6_K": _q6_k,
-    "Q8_K": _q8_k,
+    **{kind: _integers(kind) for kind in (*_SYMMETRIC, *_PARTS)},
     "MXFP4": _mxfp4,
-    "IQ4_NL": _iq4("IQ4_NL"),
-    "IQ4_XS": _iq4("IQ4_XS"),
+    "Q8_K": _q8_k,
 }

@@ -18,7 +18,7 @@ from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Array
 from kt_moe.formats.matrix import Matrix, Plain, relative_error
 from kt_moe.formats.natively import stored
-from kt_moe.stored import Stored
+from kt_moe.stored import WITH_MINIMUM, Stored
 
 Target: TypeAlias = str
 """A format's name, one of `kt_moe._core.formats()`."""
@@ -110,7 +110,8 @@ def _shared(near: list[Coding], target: Target | None, group: int | None) -> Cod
 def _meeting(kinds: set[Target]) -> Target:
     if len(kinds) == 1:
         return next(iter(kinds))
-    return "q4_1" if kinds == {"int4", "q4_1"} else "int8"
+    pairs = ({plain, wide} for plain, (wide, _) in WITH_MINIMUM.items())
+    return max(kinds) if kinds in pairs else "int8"
 
 
 def _pack(experts: Experts, expert: int, triple: Triple) -> None:
@@ -123,8 +124,8 @@ def _pack(experts: Experts, expert: int, triple: Triple) -> None:
 
 def _fitting(matrix: Matrix, wanted: Coding) -> Stored | None:
     native = stored(matrix)
-    if native is not None and native.format != wanted.format == "q4_1":
-        native = native.as_q4_1()
+    if native is not None and WITH_MINIMUM.get(native.format, ("",))[0] == wanted.format:
+        native = native.with_minimum()
     if native is None or native.format != wanted.format:
         return None
     return native.with_group(wanted.group)

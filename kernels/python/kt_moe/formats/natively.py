@@ -15,7 +15,7 @@ from kt_moe.formats.floats import Array, Bytes, Floats
 from kt_moe.formats.matrix import Matrix, codes_of
 from kt_moe.stored import Bits, Stored
 
-GROUPS = {4: (16, 32, 64, 128), 8: (32, 64, 128)}
+GROUPS = {4: (16, 32, 64, 128), 6: (16, 32, 64, 128), 8: (32, 64, 128)}
 """k of a group that the kernels have, by bits of a code."""
 _ROW_GROUP = 128
 _LOSS = 2.0**-10
@@ -32,7 +32,7 @@ def stored(matrix: Matrix) -> Stored | None:
 
 
 def symmetric(codes: Codes) -> Stored | None:
-    """int8 for 8 bits and a scale per row, q8_0 for 8 bits in groups, int4 for 4 bits."""
+    """int8 for 8 bits and a scale per row, q8_0 for 8 bits in groups; q6_0, int4."""
     if codes.bits == 8 and (codes.values == -128).any():
         return None  # the kernels have no room for it
     by_row = codes.scales.shape[1] == 1
@@ -48,16 +48,16 @@ def symmetric(codes: Codes) -> Stored | None:
     return _halved(codes, group, codes.scales.repeat(codes.group // group, axis=1))
 
 
-def with_minima(codes: Bytes, scales: Floats, minima: Floats) -> Stored | None:
-    """q4_1: codes 0…15 [N, K], weight = scale · code + minimum, for each group of K."""
+def with_minima(codes: Bytes, scales: Floats, minima: Floats, bits: int = 4) -> Stored | None:
+    """q4_1, q6_1: unsigned codes [N, K], weight = scale · code + minimum, for each group of K."""
     group = codes.shape[1] // scales.shape[1]
-    groups = [g for g in GROUPS[4] if group % g == 0]
+    groups = [g for g in GROUPS[bits] if group % g == 0]
     units, lows = half(scales), half(minima, scales)
     if not groups or units is None or lows is None:
         return None
     times = group // max(groups)
     units, lows = units.repeat(times, axis=1), lows.repeat(times, axis=1)
-    return Stored("q4_1", max(groups), codes, units, lows)
+    return Stored(f"q{bits}_1", max(groups), codes, units, lows)
 
 
 def half(values: Floats, unit: Floats | None = None) -> Bits | None:
@@ -75,7 +75,8 @@ def _halved(codes: Codes, group: int, scales: Floats) -> Stored | None:
         return None
     if codes.bits == 8:
         return Stored("q8_0", group, _bytes(codes.values), bits)
-    return Stored("int4", group, _bytes(codes.values + np.int8(8)), bits)
+    format_, middle = {4: ("int4", 8), 6: ("q6_0", 32)}[codes.bits]
+    return Stored(format_, group, _bytes(codes.values + np.int8(middle)), bits)
 
 
 def _bytes(values: Array) -> Bytes:
