@@ -1,4 +1,4 @@
-// What AMX tile loads cost beside tile products, by how the tiles are used. Operands stay in the
+// What AMX tile loads and stores cost beside tile products, by how the tiles are used. Operands stay in the
 // first-level cache; prints nanoseconds of a thread per product, best and median of nine passes.
 //   g++ -O2 -std=c++17 -pthread -mamx-tile -mamx-int8 tile_loops.cpp && ./a.out
 #include <immintrin.h>
@@ -24,8 +24,11 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
+constexpr long kSums = 256 * 1024;  // more than the first-level cache holds
+
 struct alignas(4096) Operands {
   char at[6 * 1024];
+  char sums[kSums];
 };
 
 double seconds_of(void (*work)(const char*), const char* operands) {
@@ -56,15 +59,35 @@ LOOP(loads, , LOAD(4, 0); LOAD(7, 3); LOAD(6, 2); LOAD(5, 1))
 // Two blocks times two panels: four loads, four products.
 LOOP(square, , LOAD(4, 0); LOAD(7, 3); DOT(1, 4, 7); LOAD(6, 2); DOT(0, 4, 6); LOAD(5, 1); DOT(3, 5, 7); DOT(2, 5, 6))
 // The same, every operand's tile emptied after its last use.
-LOOP(emptied, , LOAD(4, 0); LOAD(7, 3); DOT(1, 4, 7); LOAD(6, 2); DOT(0, 4, 6); _tile_zero(4); LOAD(5, 1);
-     DOT(3, 5, 7); _tile_zero(7); DOT(2, 5, 6); _tile_zero(5); _tile_zero(6))
+#define EMPTIED                                                                                            \
+  LOAD(4, 0); LOAD(7, 3); DOT(1, 4, 7); LOAD(6, 2); DOT(0, 4, 6); _tile_zero(4); LOAD(5, 1); DOT(3, 5, 7);  \
+  _tile_zero(7); DOT(2, 5, 6); _tile_zero(5); _tile_zero(6)
+LOOP(emptied, , EMPTIED)
+
+// After every `steps` steps other sums, which lie in the second-level cache.
+template <int steps>
+void other_sums(const char* x) {
+  for (long i = 0; i < kRounds; i += steps) {
+    char* sums = const_cast<char*>(x) + sizeof(Operands::at) + i / steps * 4096 % kSums;
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + 1024, 64);
+    _tile_loadd(2, sums + 2048, 64);
+    _tile_loadd(3, sums + 3072, 64);
+    for (int step = 0; step < steps; ++step) { EMPTIED; }
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 1024, 64);
+    _tile_stored(2, sums + 2048, 64);
+    _tile_stored(3, sums + 3072, 64);
+  }
+}
 
 struct Case {
   const char* name;
   void (*work)(const char*);
 };
 constexpr Case kCases[] = {{"products, 8 tiles", products}, {"products, 3 tiles", three_tiles},
-                           {"loads", loads}, {"loads and products", square}, {"with emptied tiles", emptied}};
+                           {"loads", loads}, {"loads and products", square}, {"with emptied tiles", emptied},
+                           {"other sums every 8 steps", other_sums<8>}, {"other sums every 32 steps", other_sums<32>}};
 
 void take_core(int core) {
   cpu_set_t set;
@@ -86,6 +109,7 @@ double together(int threads, void (*work)(const char*)) {
     pool.emplace_back([&, t] {
       static thread_local Operands operands;
       std::fill(operands.at, operands.at + sizeof operands.at, char(t + 1));
+      std::fill(operands.sums, operands.sums + kSums, char(0));
       take_core(t);
       work(operands.at);
       ready.fetch_add(1);
