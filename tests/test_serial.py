@@ -42,7 +42,9 @@ MACHINES = st.builds(
         max_size=2,
     ).map(tuple),
     measured=st.builds(
-        Measured, read_gbs=st.dictionaries(st.integers(1, 64), st.floats(1, 500), max_size=2)
+        Measured,
+        read_gbs=st.dictionaries(st.integers(1, 64), st.floats(1, 500), max_size=2),
+        stolen=st.dictionaries(st.integers(4, 64), st.floats(0, 1), max_size=2),
     ),
 )
 

@@ -43,7 +43,7 @@ class Case:
     facts: EmbeddedFacts
 
     def threads(self) -> int:
-        return int(self.wishes.get("cpu_threads") or self.machine.cpu.physical_cores)
+        return int(self.wishes.get("cpu_threads") or self.machine.threads)
 
     def gpu(self, device: str) -> Gpu | None:
         """The GPU that `cuda` or `cuda:1` means; None for the CPU or a GPU that is not there."""

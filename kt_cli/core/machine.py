@@ -8,6 +8,9 @@ from typing import Literal
 
 GpuVendor = Literal["nvidia", "amd", "intel", "ascend"]
 
+STOLEN = 0.05
+"""Share of its CPUs' time that a hypervisor may take before threads wait for each other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Core:
@@ -125,6 +128,19 @@ class Measured:
     pcie_gbs: float | None = None
     disk_gbs: float | None = None
     date: str = ""
+    stolen: Mapping[int, float] = field(default_factory=dict)
+    """Busy threads → share of their CPUs' time that the hypervisor gave to others."""
+
+    @property
+    def overbooked(self) -> bool:
+        """Whether the hypervisor takes time as soon as all cores are busy."""
+        return bool(self.stolen) and self.stolen[max(self.stolen)] > STOLEN
+
+    @property
+    def unhindered(self) -> int | None:
+        """Most threads the hypervisor let run; None where that is all, unknown, or no number."""
+        ran = [threads for threads, share in self.stolen.items() if share <= STOLEN]
+        return max(ran, default=None) if self.overbooked else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,22 @@ class Machine:
     """Where the facts come from: "this machine", a preset with its source, a file."""
     problems: tuple[str, ...] = ()
     """What could not be read, one sentence each."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that run at once: the cores, fewer where a hypervisor holds the others back."""
+        cores = self.cpu.physical_cores
+        return min(cores, self.measured.unhindered or cores)
+
+    @property
+    def held_back(self) -> str:
+        """Why `threads` is less than the cores, empty where it is not."""
+        if self.threads == self.cpu.physical_cores:
+            return ""
+        stolen = self.measured.stolen
+        most = max(stolen)
+        taken = f"the hypervisor took {stolen[most]:.0%} of {most} CPUs' time"
+        return f"{taken}: {self.threads} ran freely"
 
     @property
     def worker_nodes(self) -> tuple[NumaNode, ...]:

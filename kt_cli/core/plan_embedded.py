@@ -69,8 +69,7 @@ def _compute(case: Case) -> tuple[Decision, ...]:
     """`dtype` and `experts_backend` stay `auto` for the engine unless asked for: it looks at the
     machine and at every layer itself, by the same rules."""
     machine, wishes = case.machine, case.wishes
-    allowed = machine.cpu.physical_cores
-    why = f"physical cores this process may use{_narrowed(machine)}; hyper-threads would slow it"
+    cores = f"physical cores this process may use{_narrowed(machine)}; hyper-threads would slow it"
     device = wishes.settle("device", "device", "cpu", "the embedded engine computes on the CPU")
     dtype, dtype_why = _dtype(machine, device.value)
     dtype = wishes.get("dtype") or dtype
@@ -79,7 +78,7 @@ def _compute(case: Case) -> tuple[Decision, ...]:
     rules = wishes.settle("rules", "rules", None, "the rules shipped for this kind of model")
     kv_why = "the compute type of attention"
     return (
-        wishes.settle("cpu_threads", "cpu_threads", allowed, why),
+        wishes.settle("cpu_threads", "cpu_threads", machine.threads, machine.held_back or cores),
         device,
         wishes.settle("dtype", "dtype", "auto", f"{dtype}: {dtype_why}"),
         Decision("compute_dtype", dtype, dtype_why),

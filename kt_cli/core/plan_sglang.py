@@ -13,7 +13,7 @@ from kt_cli.core.sglang_choice import (
     prefill_threshold,
     tp_values,
 )
-from kt_cli.core.sglang_draft import method_why
+from kt_cli.core.sglang_draft import method_why, threads_why
 from kt_cli.core.sglang_ledger import pools_of
 from kt_cli.core.sglang_problems import problems_of
 from kt_cli.core.sglang_search import best
@@ -79,14 +79,10 @@ def _cpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     if not choice.method:
         reason = "every expert is on the GPU" if choice.experts else why
         return (Decision("kt_method", None, reason),)
-    threads = (
-        f"{choice.threads // max(1, len(choice.nodes))} physical cores on each node; one is "
-        "left to kt-kernel's queue thread, hyper-threads would slow it"
-    )
     return (
         settle("kt_method", "kt_method", choice.method, why),
         _weights(case, choice),
-        settle("cpu_threads", "cpu_threads", choice.threads, threads),
+        settle("cpu_threads", "cpu_threads", choice.threads, threads_why(case, choice)),
         Decision("threadpool_count", len(choice.nodes), _pool_why(case, choice)),
         settle("numa_nodes", "numa_nodes", choice.nodes, "the nodes with cores and memory"),
         settle(

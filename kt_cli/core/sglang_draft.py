@@ -76,12 +76,24 @@ def _nodes(case: SglangCase, method: Method | None) -> tuple[int, ...]:
     return tuple(sorted(ids))
 
 
+def threads_why(case: SglangCase, choice: SglangChoice) -> str:
+    each = f"{choice.threads // max(1, len(choice.nodes))} physical cores on each node"
+    if case.machine.threads < _cores(case, choice.nodes) and case.machine.held_back:
+        each += f" ({case.machine.held_back})"
+    return f"{each}; one is left to kt-kernel's queue thread, hyper-threads would slow it"
+
+
+def _cores(case: SglangCase, nodes: tuple[int, ...]) -> int:
+    """Physical cores of the nodes."""
+    cores = case.machine.cpu.cores
+    return sum(1 for core in cores if core.node in nodes) or len(cores)
+
+
 def _threads(case: SglangCase, nodes: tuple[int, ...]) -> int:
-    """Physical cores of the nodes, less kt-kernel's spinning queue thread and, without
+    """Cores of the nodes that run at once, less kt-kernel's spinning queue thread and, without
     hyper-threads to run on, one for each GPU's scheduler process."""
     cpu = case.machine.cpu
-    here = sum(1 for core in cpu.cores if core.node in nodes) or len(cpu.cores)
-    allowed = min(here, cpu.physical_cores)
+    allowed = min(_cores(case, nodes), case.machine.threads)
     smt = any(len(core.cpus) > 1 for core in cpu.cores)
     taken = 1 + (0 if smt else len(nvidia(case.machine)))
     return even_threads(max(1, allowed - taken), max(1, len(nodes)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kt_cli.core.facts import GpuFacts
-from kt_cli.core.machine import Gpu, Machine, Measured
+from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.units import GIB
 
 SYSTEM_RAM = 2 * GIB
@@ -68,13 +68,11 @@ def completed(machine: Machine, table: Sequence[GpuFacts]) -> Machine:
     if facts and "gpu_bf16" not in gops:
         gops["gpu_bf16"] = facts.tflops * 1000
     link = (gpu.pcie_width or 0) * LANE_GBS.get(gpu.pcie_gen or 0, 0.0)
-    filled = Measured(
-        read_gbs=measured.read_gbs,
+    filled = replace(
+        measured,
         gops=gops,
         gpu_gbs=measured.gpu_gbs or (facts.gbs if facts else None),
         pcie_gbs=measured.pcie_gbs or (link or None),
-        disk_gbs=measured.disk_gbs,
-        date=measured.date,
     )
     return replace(machine, measured=filled)
 

@@ -25,15 +25,25 @@ import json, sys
 from kt_moe import limits
 counts = [int(n) for n in sys.argv[1].split(",")]
 size = int(sys.argv[2])
-def best(n):
-    return max(limits.bandwidth(n, size=size, seconds=0.3) for _ in range(2))
-read = {str(n): best(n) / 1e9 for n in counts}
+def ticks():
+    try:
+        with open("/proc/stat") as stat:
+            return stat.readline()
+    except OSError:
+        return ""
+read, stat = {}, {}
+for n in counts:
+    before = ticks()
+    best = max(limits.bandwidth(n, size=size, seconds=0.3) for _ in range(2))
+    read[str(n)], stat[str(n)] = best / 1e9, [before, ticks()]
 kinds = {"fp32": ["fma"], "bf16": ["bf16", "amx-bf16"], "int8": ["int8", "amx-int8"]}
 peaks = {name: max(limits.peak(kind, counts[-1]) for kind in of) for name, of in kinds.items()}
 gops = {name: peak / 1e9 for name, peak in peaks.items() if peak}
-print(json.dumps({"read_gbs": read, "gops": gops}))
+print(json.dumps({"read_gbs": read, "gops": gops, "stat": stat}))
 """
 BUFFER = 1 << 30
+FEWEST = 4
+"""Threads from which 0.6 s hold enough of the kernel's ticks (10 ms) to tell what was stolen."""
 
 
 def load(cache: Path) -> Measured | None:
@@ -70,10 +80,28 @@ def measure(
         return None
     try:
         data = json.loads(ran.out.splitlines()[-1])
+        pairs = data.pop("stat", {}).items()
+        taken = {n: round(stolen(*pair), 3) for n, pair in pairs if int(n) >= FEWEST}
         rounded = {kind: {k: round(v, 1) for k, v in data[kind].items()} for kind in data}
-        return from_plain(Measured, {**rounded, "date": date.today().isoformat()})
+        today = date.today().isoformat()
+        return from_plain(Measured, {**rounded, "stolen": taken, "date": today})
     except (IndexError, ValueError, TypeError, AttributeError):
         return None
+
+
+def stolen(before: str, after: str) -> float:
+    """Share of the busy CPUs' time that the hypervisor took between two readings of /proc/stat.
+
+    `cpu user nice system idle iowait irq softirq steal …` (proc(5)); 0 where `steal` is missing.
+    A CPU that works or waits for the hypervisor is busy: memory that one thread fills before the
+    others start counts for one CPU only.
+    """
+    then, now = ([int(n) for n in line.split()[1:9]] for line in (before, after))
+    if min(len(then), len(now)) < 8:
+        return 0.0
+    passed = [max(0, b - a) for a, b in zip(then, now, strict=True)]
+    working = sum(passed) - passed[3] - passed[4]
+    return passed[7] / working if working else 0.0
 
 
 def busy(host: Host, cores: int) -> bool:

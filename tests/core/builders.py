@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kt_cli.core.machine import Core, Cpu, Gpu, Machine, Measured, Memory, NumaNode
 from kt_cli.core.model import Attention, Experts, Model
 from kt_cli.core.units import GIB
@@ -28,6 +30,7 @@ def machine(
     vram: int = 24 * GIB,
     isa: tuple[str, ...] = AVX2,
     free: int | None = None,
+    stolen: Mapping[int, float] | None = None,
 ) -> Machine:
     held = tuple(Core((i,), i * nodes // cores) for i in range(cores))
     per_node = [tuple(c.cpus[0] for c in held if c.node == n) for n in range(nodes)]
@@ -38,7 +41,7 @@ def machine(
         nodes=tuple(NumaNode(n, per_node[n], share, share) for n in range(nodes)),
         memory=Memory(ram, ram if free is None else free),
         gpus=tuple(Gpu(i, "GPU", "nvidia", vram, vram, capability=(8, 9)) for i in range(gpus)),
-        measured=Measured({1: 25.0, 2: 46.0}, {"fp32": 204.0}, disk_gbs=1.0),
+        measured=Measured({1: 25.0, 2: 46.0}, {"fp32": 204.0}, disk_gbs=1.0, stolen=stolen or {}),
     )
 
 

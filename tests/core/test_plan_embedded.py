@@ -69,6 +69,28 @@ def test_a_flag_stays_and_is_named_as_source() -> None:
     assert made.value("cpu_threads") == 1
 
 
+OVERBOOKED = {4: 0.0, 8: 0.01, 16: 0.012, 32: 0.029, 64: 0.34}
+
+
+def test_no_more_threads_than_the_hypervisor_lets_run() -> None:
+    free = plan(cores=64, ram=64 * GIB)
+    made = plan(cores=64, ram=64 * GIB, stolen=OVERBOOKED)
+    assert (free.value("cpu_threads"), made.value("cpu_threads")) == (64, 32)
+    why = "the hypervisor took 34% of 64 CPUs' time: 32 ran freely"
+    assert made.decision("cpu_threads").why == why
+    assert "hypervisor" not in free.decision("cpu_threads").why
+    assert item(made, "threads") == 32 * FACTS.embedded.thread_bytes
+    asked = plan(RunOptions(model="small", cpu_threads=48), cores=64, stolen=OVERBOOKED)
+    assert (asked.value("cpu_threads"), asked.decision("cpu_threads").source) == (48, "flag")
+    assert item(asked, "threads") == 48 * FACTS.embedded.thread_bytes
+
+
+def test_what_was_stolen_from_more_cores_than_may_be_used_does_not_matter() -> None:
+    made = plan(cores=16, stolen=OVERBOOKED)
+    assert made.value("cpu_threads") == 16
+    assert "hypervisor" not in made.decision("cpu_threads").why
+
+
 def test_origins_name_environment_and_configuration() -> None:
     origins = Origins({"port": "environment"}, {"port": "KT_SERVER_PORT"})
     wanted = RunOptions(model="small", port=1234)

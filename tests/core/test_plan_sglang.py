@@ -149,6 +149,17 @@ def test_threads_leave_a_core_for_the_queue_and_split_evenly() -> None:
     assert made.value("numa_nodes") == (0, 1)
 
 
+def test_an_overbooked_host_gets_fewer_threads_beside_the_queue() -> None:
+    measured = replace(server().measured, stolen={16: 0.0, 32: 0.02, 64: 0.3})
+    made = plan(server(measured=measured))
+    assert made.value("cpu_threads") == 30
+    assert "took 30% of 64 CPUs' time: 32 ran freely" in made.decision("cpu_threads").why
+    assert plan(server(measured=measured), cpu_threads=60).value("cpu_threads") == 60
+    half = plan(server(measured=measured), numa_nodes=(0,))
+    assert half.value("cpu_threads") == 31 - 1
+    assert "hypervisor" not in half.decision("cpu_threads").why
+
+
 def test_pools_are_fewer_where_the_width_does_not_split() -> None:
     model = qwen30()
     narrow = replace(model, experts=Experts(128, 8, 2048, 1056, tuple(range(48))))

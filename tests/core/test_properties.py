@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kt_cli.catalog.presets import load_presets, preset_model
-from kt_cli.core.machine import Engine, Machine
+from kt_cli.core.machine import STOLEN, Engine, Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import plan_run
 from kt_cli.core.units import GIB
+from kt_cli.core.what_if import completed
 from kt_cli.engines.facts import read_facts
 from kt_cli.options import RunOptions
 from tests.core.builders import AMX, AVX2, machine
@@ -44,6 +45,7 @@ wishes = st.fixed_dictionaries(
         "kv_cache_dtype": st.sampled_from(["bf16", "fp8"]),
     },
 )
+shares = st.dictionaries(st.sampled_from([4, 8, 16, 32, 64]), st.floats(0, 1))
 sizes = st.fixed_dictionaries(
     {},
     optional={
@@ -90,6 +92,37 @@ def test_a_fixed_flag_stays_fixed(
         decided = DECIDED.get(name, name)
         if any(d.name == decided for d in made.decisions):
             assert made.decision(decided).value == value, name
+
+
+@QUICK
+@given(shares, st.integers(1, 128))
+def test_threads_are_the_cores_or_as_many_as_ran_freely(
+    stolen: dict[int, float], cores: int
+) -> None:
+    server = machine(cores=cores, stolen=stolen)
+    free = [n for n, share in stolen.items() if share <= STOLEN]
+    if not stolen or not free or max(free) == max(stolen):
+        assert server.measured.unhindered is None
+        assert server.threads == cores
+    else:
+        assert server.measured.unhindered == max(free)
+        assert server.threads == min(cores, max(free))
+    assert bool(server.held_back) == (server.threads < cores)
+
+
+@QUICK
+@given(picked, shares, st.integers(0, 2), st.sampled_from([1, 2]))
+def test_more_cores_never_get_more_threads_than_ran_freely(
+    model: Any, stolen: dict[int, float], gpus: int, nodes: int
+) -> None:
+    threads = []
+    for cores in (8, 16, 32, 64, 96):
+        made = machine(512 * GIB, cores, nodes, gpus, isa=AMX, stolen=stolen)
+        made = completed(replace(made, engines=(Engine("sglang", "0.7.2"),)), ())
+        assert made.measured.stolen == stolen
+        threads.append(plan(model, made).value("cpu_threads") or 0)
+        assert threads[-1] <= min(cores, made.measured.unhindered or cores)
+    assert threads == sorted(threads)
 
 
 def quality(made: Plan) -> tuple[Any, ...]:

@@ -52,6 +52,7 @@ EXPECTED = {
     "bad-turing": [("gpu-0", "error", "Ampere")],
     "bad-carriers": [("carriers", "error", "'ktransformers[sglang]==0.7.2'")],
     "bad-blackwell": [("torch-architecture", "error", "install a torch")],
+    "bad-overbooked": [("stolen-time", "warning", "plans use 32 threads; ")],
     "bad-amx-unused": [
         ("kernels-variant", "warning", "KT_ISA"),
         ("kt-kernel-variant", "warning", "unset KT_KERNEL_CPU_VARIANT"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -197,6 +198,42 @@ def test_measuring_asks_the_kernels(tmp_path: Path) -> None:
     assert (measured.read_gbs, measured.gops) == ({1: 10.0, 2: 19.5}, {"fp32": 100.0})
     gone = Host(root=tmp_path, run=lambda argv, timeout: Ran(1, "", "ModuleNotFoundError"))
     assert bandwidth.measure(gone, 2, 1 << 33) is None
+
+
+def test_measurements_kept_before_stolen_time_was_still_load(tmp_path: Path) -> None:
+    kept = 'date = "2026-01-02"\n[read_gbs]\n1 = 15.4\n64 = 198.0\n[gops]\nfp32 = 150.0\n'
+    (tmp_path / bandwidth.FILE).write_text(kept)
+    measured = bandwidth.load(tmp_path) or Measured()
+    assert measured == Measured({1: 15.4, 64: 198.0}, {"fp32": 150.0}, date="2026-01-02")
+    assert (measured.stolen, measured.overbooked, measured.unhindered) == ({}, False, None)
+
+
+def test_stolen_time_is_told_from_few_threads_on(tmp_path: Path) -> None:
+    pair = ["cpu  10 0 0 900 0 0 0 5 0 0\n", "cpu  76 0 0 930 0 0 0 39 0 0\n"]
+    answer = {"read_gbs": {"2": 20.0, "64": 198.04}, "gops": {}, "stat": {"2": pair, "64": pair}}
+    host = Host(root=tmp_path, run=lambda argv, timeout: Ran(0, json.dumps(answer)))
+    measured = bandwidth.measure(host, 64, 1 << 33)
+    assert measured is not None
+    assert (measured.read_gbs, measured.stolen) == ({2: 20.0, 64: 198.0}, {64: 0.34})
+    bandwidth.save(tmp_path, measured)
+    assert bandwidth.load(tmp_path) == measured
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ("cpu  0 0 0 0 0 0 0 0 0 0", "cpu  40 5 5 90 10 5 5 40 9 9", 0.4),
+        ("cpu  7 0 0 50 0 0 0 3 0 0", "cpu  107 0 0 99 0 0 0 3 0 0", 0.0),
+        ("cpu  7 0 0 50 0 0 0 3 0 0", "cpu  7 0 0 50 0 0 0 3 0 0", 0.0),
+        ("cpu  7 0 0 50 9 0 0 3 0 0", "cpu  107 0 0 99 8 0 0 1 0 0", 0.0),
+        ("cpu  0 0 0 0 0 0 0", "cpu  40 5 5 90 10 5 5", 0.0),
+        ("cpu  0 0 0 0", "cpu  40 5 5 90", 0.0),
+        ("", "", 0.0),
+    ],
+    ids=["stolen", "none", "no time", "backwards", "no field", "Linux 2.4", "no /proc"],
+)
+def test_share_of_the_busy_cpus_that_was_stolen(before: str, after: str, share: float) -> None:
+    assert bandwidth.stolen(before, after) == share
 
 
 def test_a_busy_machine_is_not_measured(tmp_path: Path) -> None:
