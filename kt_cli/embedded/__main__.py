@@ -5,6 +5,7 @@ once. What a parent process needs to know goes to stderr, one line each, always 
 
     kt-engine listening URL              the port is open; URL tells the port that 0 became
     kt-engine progress FRACTION STAGE    0.00 to 1.00 and what is being done
+    kt-engine note TEXT                  what is worth knowing of how the model was loaded
     kt-engine ready URL                  requests are answered
     kt-engine failed JSON                {"what": …, "why": …, "fix": …}; the process ends
     kt-engine stopped                    a clean end after SIGTERM or SIGINT, exit code 0
@@ -57,7 +58,11 @@ def _serve(args: argparse.Namespace, report: Report, load: LoadEngine) -> int:
     name = args.name or Path(args.model).name
 
     def load_engine(progress: Progress) -> Engine:
-        return load(Path(args.model), model_name=name, progress=progress, **_engine_options(args))
+        options = _engine_options(args)
+        engine = load(Path(args.model), model_name=name, progress=progress, **options)
+        for note in engine.notes:
+            report.note(note)
+        return engine
 
     state = State(name, api_key=key, defaults=read_defaults(Path(args.model)))
     return Service(state, sock, load_engine, report).run()

@@ -82,6 +82,8 @@ class Engine(Protocol):
 
     model_name: str
     context: int
+    notes: tuple[str, ...]
+    """Sentences about how the model was loaded."""
 
     def encode(self, text: str) -> list[int]: ...
 

@@ -23,7 +23,7 @@ from kt_cli.weights.packs import Shelf
 
 
 class EmbeddedEngine:
-    """See `api.Engine`. `notes` are sentences about how the model was loaded."""
+    """See `api.Engine`."""
 
     def __init__(
         self,

@@ -174,7 +174,23 @@ def _notes(injection: Injection, parameters: Parameters) -> tuple[str, ...]:
     if parameters.unexpected:
         some = _some(parameters.unexpected)
         notes.append(f"{len(parameters.unexpected)} tensors have no place in the model: {some}")
+    why = without_kernels()
+    if (
+        why
+        and parameters.experts_backend != "torch"
+        and any(".experts." in n for n in parameters.meta)
+    ):
+        notes.append(f"experts run through PyTorch, at a fraction of the tokens/s: {why}")
     return tuple(notes)
+
+
+def without_kernels() -> str:
+    """Why `kt_moe` cannot compute here, empty where it can."""
+    try:
+        import kt_moe
+    except ImportError as error:
+        return str(error)
+    return str(kt_moe.why)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import kt_moe
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -73,6 +74,14 @@ def test_unexpected_tensors_are_reported_and_do_no_harm(changed):
 
     notes = load(changed(add)).notes
     assert any("model.layers.9.extra.weight" in note for note in notes)
+
+
+def test_a_model_that_must_do_without_the_kernels_says_why(tiny, monkeypatch):
+    path, _ = tiny("mixtral")
+    monkeypatch.setattr(kt_moe, "available", False)
+    monkeypatch.setattr(kt_moe, "why", "KT_ISA=sparc is unknown")
+    assert any("through PyTorch" in n and "sparc" in n for n in load(path).notes)
+    assert load(path, experts_backend="torch").notes == ()
 
 
 def test_tied_embeddings_share_memory(tiny):

@@ -30,6 +30,9 @@ class Report:
     def ready(self, url: str) -> None:
         self._line(f"ready {url}")
 
+    def note(self, text: str) -> None:
+        self._line(f"note {' '.join(text.split())}")
+
     def failed(self, error: KtError) -> None:
         fields = {"what": error.what, "why": error.why, "fix": error.fix}
         self._line(f"failed {json.dumps(fields)}")

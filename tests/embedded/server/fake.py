@@ -84,6 +84,7 @@ class FakeEngine:
     script: Script = field(default_factory=Script)
     submitted: list[Sampling] = field(default_factory=list)
     generated: int = 0
+    notes: tuple[str, ...] = ("rule 2 takes\nno module",)
     closed: bool = False
 
     def __post_init__(self) -> None:

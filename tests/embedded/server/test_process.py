@@ -75,6 +75,7 @@ def test_lines_tell_the_way_to_ready():
         url = process.line("ready")
         assert process.line("listening") == url
         assert process.line("progress") == "0.33 loading layer 1/3"
+        assert process.line("note") == "rule 2 takes no module"
         assert httpx.get(f"{url}/health").status_code == 200
         assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "demo"
 
