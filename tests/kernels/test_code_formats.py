@@ -64,6 +64,24 @@ def test_matches_reference_on_its_own_weights(
     assert error(experts.forward(case.x, case.ids, case.weights), wanted) < own_bound(isa)
 
 
+@pytest.mark.parametrize("fmt", ALL)
+@pytest.mark.parametrize("tokens", [1, 5, 16])
+def test_the_largest_sums_do_not_overflow(
+    isa: str, fmt: str, tokens: int, rng: np.random.Generator
+) -> None:
+    """Activations and weights all of one size, their signs alike in some rows: every 8 k the same,
+    so that sums in 16 bits, which take every fourth pair, become as large as they can."""
+    signs = np.float32(rng.choice([-1, 1], (16, 8)))
+    signs[0], signs[1] = 1, np.tile([1, 1, -1, -1], 2)
+    wide = np.tile(signs, (4, 16))
+    down = rng.standard_normal((128, 64)).astype(np.float32)
+    experts = kt_moe.Experts(1, 128, 64, format=fmt, top_k=1)
+    experts.set_expert(0, wide / 8, wide / 8, down)
+    case = replace(random_case(rng, tokens, 128, 1, 1), x=wide[:tokens])
+    wanted = reference(dequantised(experts), case)
+    assert error(experts.forward(case.x, case.ids, case.weights), wanted) < own_bound(isa)
+
+
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
 def test_gradients_match_reference(

@@ -185,19 +185,22 @@ def test_more_tokens_than_one_chunk(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("fmt", ["int8", "int4"])
-def test_integer_formats_agree_bit_for_bit_between_vector_isas(
-    fmt: str, rng: np.random.Generator
-) -> None:
+def test_integer_formats_agree_between_vector_isas(fmt: str, rng: np.random.Generator) -> None:
+    """Up to the order of sums; where these are of 16 bits, the scales of activations are wider."""
     experts = make(random_matrices(rng, 3, 128, 64), fmt, 2)
     case = random_case(rng, 11, 128, 3, 2)
-    results = []
+    narrow: list[np.ndarray] = []
+    wide: list[np.ndarray] = []
     for name in kt_moe.cpu_info()["variants"]:
         if not name.startswith("amx"):
             kt_moe.use_isa(name)
+            results = narrow if name in ("avx2", "avx512_base") else wide
             results.append(experts.forward(case.x, case.ids, case.weights))
     kt_moe.use_isa("")
-    for other in results[1:]:
-        np.testing.assert_allclose(other, results[0], rtol=1e-4, atol=1e-5)
+    for first, *others in filter(None, (narrow, wide)):
+        for other in others:
+            np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-5)
+        assert error(first, narrow[0]) < OWN_BOUND[fmt]
 
 
 def test_small_calls_of_every_kind(isa: str) -> None:

@@ -12,7 +12,12 @@ KT_INLINE void fetch_ahead(const char* w, size_t stride, size_t left) {
   unroll<P * Lines>(KT_EACH(i) { __builtin_prefetch(at + i / Lines * stride + i % Lines * 64); });
 }
 
-using Block = void (*)(const GemmArgs&, int row, int panel);
+// A step of the depth, as blocks of rows see it.
+struct Step : GemmArgs {
+  ptrdiff_t abs_at = 0;  // from an activation to its magnitude, where the products want both
+};
+
+using Block = void (*)(const Step&, int row, int panel);
 
 // Rows left, cut into nearly equal chunks of at most `most`.
 int next_rows(int left, int most) {
@@ -37,38 +42,52 @@ struct Blocks {
       narrow_block<Body, 7>(), narrow_block<Body, 8>()};
 };
 
-template <class Body>
-void walk_rows(const GemmArgs& g) {
-  for (int p = 0; p < g.panels; p += kPanels)
-    for (int row = 0, rows; row < g.m; row += rows) {
-      rows = next_rows(g.m - row, Body::kRows);
-      Blocks<Body>::narrow[rows](g, row, p);
-    }
-}
-
 // Many rows go over the depth in steps, so that the panels at work stay in the first-level cache.
 constexpr int kDepthStep = 512;
 
 template <class Body>
-void walk(const GemmArgs& g) {
-  if (g.m <= 2) {
-    const int wide = g.m == 1 ? 4 : kPanelsTwoRows, step = g.panels < wide ? 2 : wide;
-    const Block block = (step == wide ? Blocks<Body>::wide : Blocks<Body>::pair)[g.m];
-    for (int p = 0; p < g.panels; p += step) block(g, 0, p);
-    return;
+void walk_rows(const Step& g, typename Body::Room& room) {
+  for (int p = 0; p < g.panels; p += kPanels) {
+    const Step ready = Body::unpack(g, p, room);
+    for (int row = 0, rows; row < g.m; row += rows) {
+      rows = next_rows(g.m - row, Body::kRows);
+      Blocks<Body>::narrow[rows](ready, row, 0);
+    }
   }
+}
+
+template <class Body>
+void walk_depth(const GemmArgs& g) {
+  typename Body::Room room;
   for (int k = 0; k < g.k; k += kDepthStep) {
-    GemmArgs part = g;
+    Step part = {g};
     part.k = g.k - k < kDepthStep ? g.k - k : kDepthStep;
     part.add = g.add || k > 0;
     Body::advance(part, k);
-    walk_rows<Body>(part);
+    Body::begin(part, room);
+    walk_rows<Body>(part, room);
   }
+}
+
+template <class Few, class Many>
+void walk(const GemmArgs& g) {
+  if (g.m > 2) return g.m < Many::kFrom ? walk_depth<Few>(g) : walk_depth<Many>(g);
+  const int wide = g.m == 1 ? 4 : kPanelsTwoRows, step = g.panels < wide ? 2 : wide;
+  const Block block = (step == wide ? Blocks<Few>::wide : Blocks<Few>::pair)[g.m];
+  for (int p = 0; p < g.panels; p += step) block({g}, 0, p);
+}
+
+// The panels from `panel` on, as they stand.
+KT_INLINE Step panels_from(Step g, int panel) {
+  g.w += panel * g.w_stride;
+  g.w_scale += panel * g.w_scale_stride;
+  g.c += panel * 16;
+  return g;
 }
 
 // Stores a block of sums, or adds it to what is there.
 template <int M, int P>
-KT_INLINE void put_sums(const GemmArgs& g, int row, int panel, const Vf (&sums)[M][P]) {
+KT_INLINE void put_sums(const Step& g, int row, int panel, const Vf (&sums)[M][P]) {
   float* c = g.c + (row * g.panels + panel) * 16;
   unroll<M * P>(KT_EACH(i) {
     float* at = c + (i / P * g.panels + i % P) * 16;

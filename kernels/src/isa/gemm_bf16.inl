@@ -6,15 +6,18 @@ constexpr int kActBytes = kBf16Acts ? 2 : 4;
 constexpr int kTileDepth = 64 / kActBytes;  // k covered by one activation tile
 
 struct Bf16Body {
-  static constexpr int kRows = kMaxRows;
+  static constexpr int kRows = kMaxRows, kFrom = 0;
+  struct Room {};
 
-  static void advance(GemmArgs& g, int k) {
+  static void begin(Step&, Room&) {}
+  static Step unpack(const Step& g, int panel, Room&) { return panels_from(g, panel); }
+  static void advance(Step& g, int k) {
     g.a += size_t(k / kTileDepth * g.m) * 64;
     g.w += size_t(k) * 32;
   }
 
   template <int M, int P>
-  static void run(const GemmArgs& g, int row, int panel) {
+  static void run(const Step& g, int row, int panel) {
     const char* a = g.a + row * 64;
     const char* w = g.w + panel * g.w_stride;
     Vf acc[M][P];
@@ -37,6 +40,6 @@ struct Bf16Body {
   }
 };
 
-void gemm_bf16(const GemmArgs* g) { walk<Bf16Body>(*g); }
+void gemm_bf16(const GemmArgs* g) { walk<Bf16Body, Bf16Body>(*g); }
 
 }  // namespace

@@ -22,16 +22,16 @@ double peak_dot(long rounds) {
   alignas(64) char bytes[64];
   for (int i = 0; i < 64; ++i) bytes[i] = char(i % 7);
   Line w = line_load(bytes);
-  const auto x = Dot::x(bytes);
+  const auto x = bcast4(bytes);
   typename Dot::Acc acc[kChains];
-  unroll<kChains>(KT_EACH(i) { opaque(acc[i] = Dot::init(i)); });
+  unroll<kChains>(KT_EACH(i) { opaque(acc[i] = Dot::zero()); });
   for (long i = 0; i < rounds; ++i)
     unroll<kChains>(KT_EACH(j) {
       opaque(w);
-      acc[j] = Dot::dot(acc[j], w, x);
+      opaque(acc[j] = Dot::line(acc[j], w, x));
     });
   Vi sum = vi_zero();
-  unroll<kChains>(KT_EACH(i) { sum = vi_add(sum, Dot::done(acc[i], 0)); });
+  unroll<kChains>(KT_EACH(i) { sum = vi_add(sum, acc[i]); });
   opaque(sum);
   return double(rounds) * kChains * 128.0;
 }

@@ -83,10 +83,29 @@ struct E4m3 {
   static KT_INLINE Vf load(const char* p) { return vf_from_e4m3(p); }
 };
 
+// A panel as many rows of activations share it: the operands of the dot product in bytes, and for every span of
+// activations the scales in f32, then the minima.
+template <class W>
+struct UnpackedFrom {
+  struct Codes : Bytes {
+    using Dot = typename W::Codes::Dot;
+  };
+  static constexpr bool kGrouped = true, kMinimum = W::kMinimum, kRow = false;
+  static constexpr int kSpan = W::kSpan, kBytes = kMinimum ? 128 : 64;
+  static KT_INLINE int span(int) { return kSpan; }
+  static KT_INLINE const char* at(const char* scale, int k, int) { return scale + k / kSpan * kBytes; }
+  static KT_INLINE Vf scale(const char* at) { return vf_load(at); }
+  static KT_INLINE Vf minimum(const char* at) { return kMinimum ? vf_load(at + 64) : vf_zero(); }
+  static KT_INLINE Vf row(const char*) { return vf_set1(1.0f); }
+};
+
 // One f32 a row, no groups.
 struct RowScaled {
   using Codes = Bytes;
+  using Unpacked = RowScaled;
   static constexpr bool kGrouped = false, kMinimum = false, kRow = false;
+  static constexpr int kSpan = 32;
+  static KT_INLINE int span(int) { return 0; }
   static KT_INLINE const char* at(const char* scale, int, int) { return scale; }
   static KT_INLINE Vf scale(const char* at) { return vf_load(at); }
   static KT_INLINE Vf minimum(const char*) { return vf_zero(); }
@@ -99,8 +118,10 @@ template <class C, class S, int Span = 32, bool Minimum = false, bool Row = fals
 struct GroupScaled {
   using Codes = C;
   using Narrow = GroupScaled<C, S, 16, Minimum, Row>;  // for groups of 16
+  using Unpacked = UnpackedFrom<GroupScaled>;
   static constexpr bool kGrouped = true, kMinimum = Minimum, kRow = Row;
   static constexpr int kSpan = Span;
+  static KT_INLINE int span(int group) { return group; }  // k of a scale
   static KT_INLINE const char* at(const char* scale, int k, int group) {
     return scale + (Row ? 64 : 0) + size_t(k / group) * (S::kBytes + (Minimum ? 32 : 0));
   }

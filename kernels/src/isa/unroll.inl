@@ -19,10 +19,10 @@ KT_INLINE void unroll_from(F& f) {
 template <int N, class F>
 KT_INLINE void unroll(F f) { unroll_from<0, N>(f); }
 
-// Unrolled where registers are plenty, a loop where unrolling makes the compiler spill.
-template <int N, class F>
+// Unrolled where registers are plenty or `Always` says so, a loop where unrolling makes the compiler spill.
+template <int N, bool Always, class F>
 KT_INLINE void steps(F f) {
-  if constexpr (kManyRegisters) {
+  if constexpr (kManyRegisters || Always) {
     unroll_from<0, N>(f);
   } else {
 #pragma GCC unroll 1

@@ -12,6 +12,8 @@ constexpr int kMaxRows = 6;      // 12 accumulators, 2 weights, 1 activation of 
 constexpr int kMaxRowsInt = 4;
 constexpr int kPanels = 1;       // panels a block of many rows keeps in registers
 constexpr int kPanelsTwoRows = 2;
+constexpr bool kUnpackOnce = true;   // packed panels become bytes once for many rows
+constexpr int kLaneMost = 258;       // what |x| of the four k that two lines put into 16 bits add up to
 
 KT_INLINE Vf vf_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 KT_INLINE Vf vf_set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -55,6 +57,12 @@ KT_INLINE float vf_hmax(Vf x) {
   r = _mm_max_ps(r, _mm_movehl_ps(r, r));
   return _mm_cvtss_f32(_mm_max_ss(r, _mm_movehdup_ps(r)));
 }
+KT_INLINE __m256 half_fours(__m256 x) {
+  const __m256 s = _mm256_add_ps(x, _mm256_permute2f128_ps(x, x, 1));
+  return _mm256_add_ps(s, _mm256_permute_ps(s, 0xb1));
+}
+// Of each 8 values the sums of 0, 1, 4, 5 and of 2, 3, 6, 7: what two lines put into 16 bits.
+KT_INLINE Vf vf_fours(Vf x) { return {half_fours(x.a), half_fours(x.b)}; }
 KT_INLINE __m256 half_scale2(__m256 x, __m256 n) {
   const __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
@@ -142,6 +150,11 @@ KT_INLINE Line line_load(const char* p) {
   const __m256i* v = reinterpret_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
 }
+KT_INLINE void line_store(char* p, Line v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p) + 1, v.b);
+}
+KT_INLINE Line line_abs(Line v) { return {_mm256_abs_epi8(v.a), _mm256_abs_epi8(v.b)}; }
 KT_INLINE Line line_low(Line v) {
   const __m256i m = _mm256_set1_epi8(15);
   return {_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)};
@@ -219,52 +232,69 @@ KT_INLINE void opaque(T& x) { __asm__ volatile("" : "+x"(x.a), "+x"(x.b)); }
 
 struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does with bytes
   using Acc = Vi;
-  static KT_INLINE __m256i x(const char* p) { return bcast4(p); }
-  static KT_INLINE Acc init(int) { return vi_zero(); }
+  static KT_INLINE Acc zero() { return vi_zero(); }
   static KT_INLINE __m256i one(__m256i acc, __m256i w, __m256i x) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
   }
-  static KT_INLINE Acc dot(Acc s, Line w, __m256i x) { return {one(s.a, w.a, x), one(s.b, w.b, x)}; }
-  static KT_INLINE Vi done(Acc s, int) { return s; }
+  static KT_INLINE Acc line(Acc s, Line w, __m256i x) { return {one(s.a, w.a, x), one(s.b, w.b, x)}; }
 };
 
-struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
+// |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate. Two lines are added in 16 bits.
+struct DotS8 {
   static constexpr int kDepth = 1 << 16;
+  static constexpr bool kAbs = true;
   using Acc = Vi;
-  struct X { __m256i v, mag; };
+  struct X { __m256i v[2], abs[2]; };
   static KT_INLINE X x(const char* p) {
-    const __m256i v = bcast4(p);
-    return {v, _mm256_abs_epi8(v)};
+    const __m256i v[2] = {bcast4(p), bcast4(p + 4)};
+    return {{v[0], v[1]}, {_mm256_abs_epi8(v[0]), _mm256_abs_epi8(v[1])}};
+  }
+  static KT_INLINE X x(const char* p, const char* abs) {
+    return {{bcast4(p), bcast4(p + 4)}, {bcast4(abs), bcast4(abs + 4)}};
   }
   static KT_INLINE Line w(Line v) { return v; }
   static KT_INLINE Acc init(int) { return vi_zero(); }
-  static KT_INLINE __m256i one(__m256i acc, __m256i w, X x) {
-    const __m256i p = _mm256_maddubs_epi16(x.mag, _mm256_sign_epi8(w, x.v));
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
+  static KT_INLINE __m256i one(__m256i acc, __m256i w0, __m256i w1, const X& x) {
+    const __m256i p = _mm256_maddubs_epi16(x.abs[0], _mm256_sign_epi8(w0, x.v[0]));
+    const __m256i q = _mm256_maddubs_epi16(x.abs[1], _mm256_sign_epi8(w1, x.v[1]));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(p, q), _mm256_set1_epi16(1)));
   }
-  static KT_INLINE Acc dot(Acc s, Line w, X x) { return {one(s.a, w.a, x), one(s.b, w.b, x)}; }
-  static KT_INLINE Vi done(Acc s, int) { return s; }
-};
-
-// Weights 0..Most that stand for values less by Offset: the activations' sum takes the offset off.
-template <int Offset, int Most>
-struct DotU {  // sums in 16 bits
-  static constexpr int kDepth = 32767 / (2 * Most * 127) * 4;  // k until they could overflow
-  using Acc = Vi;
-  struct X { __m256i v; };
-  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
-  static KT_INLINE Line w(Line v) { return v; }
-  static KT_INLINE Acc init(int) { return vi_zero(); }
-  static KT_INLINE Acc dot(Acc s, Line w, X x) {
-    s = {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x.v)),
-         _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x.v))};
+  static KT_INLINE Acc dot(Acc s, const Line (&w)[2], const X& x) {
+    s = {one(s.a, w[0].a, w[1].a, x), one(s.b, w[0].b, w[1].b, x)};
     opaque(s);  // else the compiler takes up the next lines first and runs out of registers
     return s;
   }
-  static KT_INLINE Vi done(Acc s, int sum) {
-    const __m256i ones = _mm256_set1_epi16(1), off = _mm256_set1_epi32(Offset * sum);
-    return {_mm256_sub_epi32(_mm256_madd_epi16(s.a, ones), off),
-            _mm256_sub_epi32(_mm256_madd_epi16(s.b, ones), off)};
+  static KT_INLINE Vi done(Acc s) { return s; }
+};
+
+// Weights 0..Most that stand for values less by Offset, summed in 16 bits. Each of the two 16-bit lanes of a
+// row starts with its share of the offset; what passes 16 bits on the way wraps and comes back.
+template <int Offset, int Most>
+struct DotU {
+  static constexpr int kDepth = 32767 / (Most * kLaneMost) * 8;  // k until they could overflow
+  static constexpr bool kAbs = false;
+  using Acc = Vi;
+  struct X { __m256i v[2]; };
+  static KT_INLINE Acc zero() { return vi_zero(); }
+  static KT_INLINE X x(const char* p) { return {{bcast4(p), bcast4(p + 4)}}; }
+  static KT_INLINE Line w(Line v) { return v; }
+  static KT_INLINE Acc init(int sum) {
+    static_assert(Offset % 2 == 0);
+    const __m256i share = _mm256_set1_epi16(short(-Offset / 2 * sum));
+    return {share, share};
+  }
+  static KT_INLINE Acc line(Acc s, Line w, __m256i x) {
+    s = {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x)),
+         _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x))};
+    opaque(s);
+    return s;
+  }
+  static KT_INLINE Acc dot(Acc s, const Line (&w)[2], const X& x) {
+    return line(line(s, w[0], x.v[0]), w[1], x.v[1]);
+  }
+  static KT_INLINE Vi done(Acc s) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    return {_mm256_madd_epi16(s.a, ones), _mm256_madd_epi16(s.b, ones)};
   }
 };
 

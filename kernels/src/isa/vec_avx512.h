@@ -12,6 +12,7 @@ constexpr int kMaxRows = 8;         // rows a block keeps in registers
 constexpr int kMaxRowsInt = 6;
 constexpr int kPanels = 2;         // panels a block of many rows keeps in registers
 constexpr int kPanelsTwoRows = 4;
+constexpr bool kUnpackOnce = false;  // shuffling costs less than reading what was unpacked
 
 KT_INLINE Vf vf_zero() { return _mm512_setzero_ps(); }
 KT_INLINE Vf vf_set1(float x) { return _mm512_set1_ps(x); }
@@ -33,6 +34,11 @@ KT_INLINE Vf vf_if_zero(Vf a, Vf x, Vf y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, vf_zero(), _CMP_EQ_OQ), y, x);
 }
 KT_INLINE float vf_hmax(Vf a) { return _mm512_reduce_max_ps(a); }
+// Of each 8 values the sums of 0, 1, 4, 5 and of 2, 3, 6, 7: what two lines put into 16 bits.
+KT_INLINE Vf vf_fours(Vf x) {
+  const Vf s = _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, 0xb1));
+  return _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+}
 KT_INLINE Vf vf_scale2(Vf x, Vf n) { return _mm512_scalef_ps(x, n); }
 KT_INLINE Vf vf_from_f16(const void* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
@@ -99,6 +105,8 @@ KT_INLINE Vf bf16_dot(Vf acc, Vf w, Vf x) { return _mm512_fmadd_ps(w, x, acc); }
 // ---- int8 and int4 lines: 16 rows x 4 k
 using Line = __m512i;
 KT_INLINE Line line_load(const char* p) { return _mm512_loadu_si512(p); }
+KT_INLINE void line_store(char* p, Line v) { _mm512_storeu_si512(p, v); }
+KT_INLINE Line line_abs(Line v) { return _mm512_abs_epi8(v); }
 KT_INLINE Line line_low(Line v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 KT_INLINE Line line_high(Line v) {
   return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
@@ -164,74 +172,85 @@ KT_INLINE void opaque(T& x) { __asm__ volatile("" : "+v"(x)); }
 
 struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does with bytes
   using Acc = __m512i;
-  static KT_INLINE __m512i x(const char* p) { return bcast4(p); }
-  static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
-  static KT_INLINE Acc dot(Acc a, Line w, __m512i x) {
+  static KT_INLINE Acc zero() { return vi_zero(); }
+  static KT_INLINE Acc line(Acc a, Line w, __m512i x) {
 #ifdef __AVX512VNNI__
     return _mm512_dpbusd_epi32(a, w, x);
 #else
     return _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)));
 #endif
   }
-  static KT_INLINE Vi done(Acc a, int) { return a; }
 };
 
 #ifdef __AVX512VNNI__
-struct DotS8 {  // weights moved to unsigned, the offset taken off by the activations' sum
-  static constexpr int kDepth = 1 << 16;
-  using Acc = __m512i;
-  struct X { __m512i v; };
-  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
-  static KT_INLINE Line w(Line v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
-  static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-128 * sum); }
-  static KT_INLINE Acc dot(Acc a, Line w, X x) { return _mm512_dpbusd_epi32(a, w, x.v); }
-  static KT_INLINE Vi done(Acc a, int) { return a; }
-};
+constexpr int kLaneMost = 0;  // no sums in 16 bits
 // Weights 0..Most that stand for values less by Offset: the activations' sum takes the offset off.
 template <int Offset, int Most>
 struct DotU {
   static constexpr int kDepth = 1 << 16;
+  static constexpr bool kAbs = false;
   using Acc = __m512i;
-  struct X { __m512i v; };
-  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  struct X { __m512i v[2]; };
+  static KT_INLINE Acc zero() { return vi_zero(); }
+  static KT_INLINE X x(const char* p) { return {{bcast4(p), bcast4(p + 4)}}; }
   static KT_INLINE Line w(Line v) { return v; }
   static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-Offset * sum); }
-  static KT_INLINE Acc dot(Acc a, Line w, X x) { return _mm512_dpbusd_epi32(a, w, x.v); }
-  static KT_INLINE Vi done(Acc a, int) { return a; }
+  static KT_INLINE Acc line(Acc a, Line w, __m512i x) { return _mm512_dpbusd_epi32(a, w, x); }
+  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) {
+    return line(line(a, w[0], x.v[0]), w[1], x.v[1]);
+  }
+  static KT_INLINE Vi done(Acc a) { return a; }
+};
+struct DotS8 : DotU<128, 255> {  // weights moved to unsigned
+  static KT_INLINE Line w(Line v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
 };
 #else
-struct DotS8 {  // |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate
+constexpr int kLaneMost = 258;  // what |x| of the four k that two lines put into 16 bits add up to
+// |x| * (w with x's sign): both within 127, so vpmaddubsw cannot saturate. Two lines are added in 16 bits.
+struct DotS8 {
   static constexpr int kDepth = 1 << 16;
+  static constexpr bool kAbs = false;
   using Acc = __m512i;
-  struct X { __m512i mag; __mmask64 neg; };
+  struct X { __m512i abs[2]; __mmask64 neg[2]; };
   static KT_INLINE X x(const char* p) {
-    const __m512i v = bcast4(p);
-    return {_mm512_abs_epi8(v), _mm512_movepi8_mask(v)};
+    const __m512i v = bcast4(p), u = bcast4(p + 4);
+    return {{_mm512_abs_epi8(v), _mm512_abs_epi8(u)}, {_mm512_movepi8_mask(v), _mm512_movepi8_mask(u)}};
   }
   static KT_INLINE Line w(Line v) { return v; }
-  static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
-  static KT_INLINE Acc dot(Acc a, Line w, X x) {
-    const __m512i s = _mm512_mask_sub_epi8(w, x.neg, _mm512_setzero_si512(), w);
-    const __m512i p = _mm512_maddubs_epi16(x.mag, s);
-    return _mm512_add_epi32(a, _mm512_madd_epi16(p, _mm512_set1_epi16(1)));
+  static KT_INLINE Acc init(int) { return vi_zero(); }
+  static KT_INLINE __m512i products(Line w, __m512i abs, __mmask64 neg) {
+    return _mm512_maddubs_epi16(abs, _mm512_mask_sub_epi8(w, neg, _mm512_setzero_si512(), w));
   }
-  static KT_INLINE Vi done(Acc a, int) { return a; }
+  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) {
+    const __m512i p = products(w[0], x.abs[0], x.neg[0]), q = products(w[1], x.abs[1], x.neg[1]);
+    return _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_add_epi16(p, q), _mm512_set1_epi16(1)));
+  }
+  static KT_INLINE Vi done(Acc a) { return a; }
 };
+// Weights 0..Most that stand for values less by Offset, summed in 16 bits. Each of the two 16-bit lanes of a
+// row starts with its share of the offset; what passes 16 bits on the way wraps and comes back.
 template <int Offset, int Most>
-struct DotU {  // sums in 16 bits
-  static constexpr int kDepth = 32767 / (2 * Most * 127) * 4;  // k until they could overflow
+struct DotU {
+  static constexpr int kDepth = 32767 / (Most * kLaneMost) * 8;  // k until they could overflow
+  static constexpr bool kAbs = false;
   using Acc = __m512i;
-  struct X { __m512i v; };
-  static KT_INLINE X x(const char* p) { return {bcast4(p)}; }
+  struct X { __m512i v[2]; };
+  static KT_INLINE Acc zero() { return vi_zero(); }
+  static KT_INLINE X x(const char* p) { return {{bcast4(p), bcast4(p + 4)}}; }
   static KT_INLINE Line w(Line v) { return v; }
-  static KT_INLINE Acc init(int) { return _mm512_setzero_si512(); }
-  static KT_INLINE Acc dot(Acc a, Line w, X x) {
-    return _mm512_add_epi16(a, _mm512_maddubs_epi16(w, x.v));
+  static KT_INLINE Acc init(int sum) {
+    static_assert(Offset % 2 == 0);
+    return _mm512_set1_epi16(short(-Offset / 2 * sum));
   }
-  static KT_INLINE Vi done(Acc a, int sum) {
-    const __m512i wide = _mm512_madd_epi16(a, _mm512_set1_epi16(1));
-    return _mm512_sub_epi32(wide, _mm512_set1_epi32(Offset * sum));
+  static KT_INLINE Acc line(Acc a, Line w, __m512i x) {
+    a = _mm512_add_epi16(a, _mm512_maddubs_epi16(w, x));
+    opaque(a);  // else the compiler takes up the next lines first and runs out of registers
+    return a;
   }
+  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) {
+    return line(line(a, w[0], x.v[0]), w[1], x.v[1]);
+  }
+  static KT_INLINE Vi done(Acc a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
 };
 #endif
 
