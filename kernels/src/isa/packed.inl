@@ -23,16 +23,23 @@ KT_INLINE Line nibble_line(const char* p) {
   return I % 2 ? line_high(v) : line_low(v);
 }
 
-// Two lines of low halves, then one of the upper two bits of all four.
+template <class Unsigned, bool>
+struct UnsignedIf { using Dot = Unsigned; };
+template <class Unsigned>
+struct UnsignedIf<Unsigned, false> { using Dot = DotS8; };
+
+// Two lines of low halves, then one of the upper two bits of all four. Unsigned where sums over 32 k cannot
+// overflow.
 template <int Zero>
 struct Sixes {
-  using Dot = DotS8;
+  static constexpr bool kUnsigned = DotU<Zero, 63>::kDepth >= 32;
+  using Dot = typename UnsignedIf<DotU<Zero, 63>, kUnsigned>::Dot;
   static constexpr int kBits = 6, kTogether = 16, kFactor = 4, kMiddle = 32, kTop = 63;
   template <int I>
   static KT_INLINE Line code(const char* p) {
     return line_with_pair<I>(nibble_line<I>(p), line_load(p + 128));
   }
-  static KT_INLINE Line operand(Line code) { return value(code); }
+  static KT_INLINE Line operand(Line code) { return kUnsigned ? code : value(code); }
   static KT_INLINE Line value(Line code) { return Zero ? line_less(code, Zero) : code; }
   static KT_INLINE Line wide(Line code) { return line_twice(line_twice(line_less(code, kMiddle))); }
 };

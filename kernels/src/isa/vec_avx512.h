@@ -121,7 +121,7 @@ KT_INLINE Line line_twice(Line v) { return _mm512_add_epi8(v, v); }
 template <int I>
 KT_INLINE Line line_with_pair(Line v, Line pairs) {
   const __m512i at4 = I < 2 ? _mm512_slli_epi16(pairs, 4 - 2 * I) : _mm512_srli_epi16(pairs, 2 * I - 4);
-  return _mm512_or_si512(v, _mm512_and_si512(at4, _mm512_set1_epi8(0x30)));
+  return _mm512_ternarylogic_epi32(v, at4, _mm512_set1_epi8(0x30), 0xf8);  // v | (at4 & 0x30)
 }
 KT_INLINE Vi line_as_int(Line v) { return v; }
 KT_INLINE __m512i bcast4(const char* x) {
