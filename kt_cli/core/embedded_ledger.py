@@ -102,9 +102,9 @@ def _experts(case: Case, choice: Choice) -> list[Item]:
 
 
 def _loading(case: Case, choice: Choice, host: Sequence[Item]) -> Item:
-    """A layer's experts are put together before they are packed; the cache is empty until then."""
-    if packed_before(case, choice):
-        return Item("loading", 0, "the experts are packed already")
+    """torch puts a layer's experts together before it keeps them; the cache is empty until then."""
+    if choice.backend != "torch":
+        return Item("loading", 0, "experts are packed straight from their files")
     experts = case.model.experts
     layers = len(experts.layers) if experts else 0
     source = case.model.bytes.get("routed_experts", 0) // max(1, layers)

@@ -11,7 +11,7 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import conversion_mapping, core_model_loading
@@ -20,6 +20,10 @@ from kt_cli.embedded.crossing import Crossing
 from kt_cli.embedded.packed import NoPacks, Packing
 from kt_cli.errors import TransferError
 from kt_cli.weights.checkpoint import Checkpoint
+
+_STACKING = ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)])
+"""Operations of transformers that put matrices as they are into one tensor."""
+Parts: TypeAlias = tuple[torch.Tensor, ...]
 
 
 @dataclass(slots=True)
@@ -40,6 +44,18 @@ class _Recipe:
                 head, tail = key[: place.start()], key[place.end() :]
                 wanted |= {f"{head}{pattern.replace('*', str(n))}{tail}" for n in range(count)}
         return sorted(wanted - found)
+
+    def rows(self, count: int) -> list[tuple[str, ...]] | None:
+        """For each of `count` matrices, the tensors that lie one below the other in it; None where
+        more than stacking makes the parameter."""
+        converter: Any = self.converter
+        operations = [(type(op).__name__, getattr(op, "dim", None)) for op in converter.operations]
+        if operations not in _STACKING:
+            return None
+        columns = [
+            [k for p, k in self.parts if p == wanted] for wanted in converter.source_patterns
+        ]
+        return list(zip(*columns, strict=True)) if {*map(len, columns)} == {count} else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +126,22 @@ class Parameters:
         if tied:
             self._shared[key] = tensor
         return tensor
+
+    def matrices(self, name: str) -> list[Parts]:
+        """The parameter along its first dimension, each matrix as what lies one below the other in
+        it: in the files' dtype and where they are mapped, if nothing but stacking makes it.
+
+        Raises what `read` raises.
+        """
+        recipe, shape = self._recipes.get(name), self.meta[name].shape
+        if recipe is None or not self.meta[name].is_floating_point():
+            return _each(self.read(name))
+        self.checkpoint.expect(key for _, key in recipe.parts)
+        if recipe.converter is None:
+            return _each(self._checked(name, self.checkpoint.mapped(recipe.parts[0][1])))
+        found = [tuple(map(self.checkpoint.mapped, keys)) for keys in recipe.rows(shape[0]) or ()]
+        whole = all(_below(parts) == shape[1:] for parts in found)
+        return found if found and whole else _each(self.read(name))
 
     def passed(self, names: Iterable[str]) -> None:
         """Parameters that are there without having been read."""
@@ -199,6 +231,17 @@ class _Deferred:
 
     def __call__(self) -> torch.Tensor:
         return self.checkpoint.mapped(self.key)
+
+
+def _each(stack: torch.Tensor) -> list[Parts]:
+    return [(matrix,) for matrix in stack]
+
+
+def _below(parts: Parts) -> torch.Size | None:
+    """Shape of the matrix that parts make, one below the other."""
+    columns = {part.shape[1:] for part in parts}
+    rows = sum(part.shape[0] for part in parts)
+    return torch.Size((rows, *columns.pop())) if len(columns) == 1 else None
 
 
 def _pattern(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -70,6 +71,17 @@ class Checkpoint:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch knows no read-only tensors
             return self._as_stored(name, self[name])
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Has the disk read tensors that are used soon, at once rather than as they are used."""
+        by_file: dict[str, list[TensorInfo]] = {}
+        for info in map(self.info, names):
+            by_file.setdefault(self._files[info.name], []).append(info)
+        for file, infos in by_file.items():
+            with (self.path / file).open("rb") as opened:
+                for info in infos:
+                    place = opened.fileno(), info.start, info.end - info.start
+                    os.posix_fadvise(*place, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Files stay mapped as long as tensors are."""

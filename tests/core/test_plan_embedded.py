@@ -187,6 +187,8 @@ def test_a_layer_is_loaded_where_the_cache_will_be() -> None:
     later = item(made, "KV cache") + item(made, "workspace")
     assert item(made, "loading") == max(0, layer - later)
     assert item(plan(), "loading") == 0
+    mapped = plan(replace(little, experts_backend="kt_moe"))
+    assert item(mapped, "loading") == 0
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:

@@ -18,6 +18,7 @@ from kt_cli.embedded.operators.experts_kt import (
 )
 from kt_cli.embedded.operators.experts_torch import TorchExperts
 from kt_cli.embedded.operators.layout import Layout
+from kt_cli.embedded.parameters import Parts
 from kt_cli.errors import EnvironmentBroken, UsageError
 
 # `generate_op` of older rules, and `backend` of both kinds → (backend, weight format or None).
@@ -100,8 +101,11 @@ class Experts(BaseInjectedModule):
     def _packed(self, options: KtMoeOptions) -> Any:
         """From disk where an earlier start has left them."""
 
+        def matrices(name: str) -> list[Parts]:
+            return self.loader.matrices(f"{self.key}.{name}")
+
         def pack() -> Any:
-            return packed(self.layout, self.read, options)
+            return packed(self.layout, matrices, options)
 
         made = self.loader.packs.experts(self.key, wanted(self.layout, options), pack)
         self.loader.passed(f"{self.key}.{name}" for name in (self.layout.up_name, "down_proj"))

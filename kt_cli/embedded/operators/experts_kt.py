@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,7 @@ import torch
 
 from kt_cli.embedded.operators.layout import Layout
 from kt_cli.embedded.packed import Wanted
+from kt_cli.embedded.parameters import Parts
 
 if TYPE_CHECKING:
     import kt_moe
@@ -53,14 +54,11 @@ def wanted(layout: Layout, options: KtMoeOptions) -> Wanted:
 
 
 def packed(
-    layout: Layout, read: Callable[[str], torch.Tensor], options: KtMoeOptions
+    layout: Layout, matrices: Callable[[str], list[Parts]], options: KtMoeOptions
 ) -> kt_moe.Experts:
-    """Packs one expert after the other, so that only one layer's weights are held twice."""
+    """Packs one expert after the other from where the checkpoint is mapped."""
     import kt_moe
 
-    gate_up, down = read("gate_up_proj"), read("down_proj")
-    if layout.transposed:
-        gate_up, down = gate_up.transpose(1, 2), down.transpose(1, 2)
     kt_moe.set_threads(options.threads)
     made = kt_moe.Experts(
         layout.experts,
@@ -70,10 +68,23 @@ def packed(
         top_k=options.top_k,
         act=_ACTIVATIONS[layout.act_name],
     )
-    for number, (both, back) in enumerate(zip(gate_up, down, strict=True)):
-        gate, up = both.contiguous().chunk(2)
-        made.set_expert(number, gate, up, back.contiguous())
+    pairs = zip(matrices("gate_up_proj"), matrices("down_proj"), strict=True)
+    for number, (both, down) in enumerate(pairs):
+        made.set_expert(number, *_outputs_first(both, 2, layout), *_outputs_first(down, 1, layout))
     return made
+
+
+def _outputs_first(parts: Parts, count: int, layout: Layout) -> Iterator[torch.Tensor]:
+    """One expert's `count` matrices [out, in]."""
+    if layout.transposed or len(parts) != count:
+        whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+        parts = (whole.T if layout.transposed else whole).contiguous().chunk(count)
+    return (_packable(part) for part in parts)
+
+
+def _packable(matrix: torch.Tensor) -> torch.Tensor:
+    known = matrix.dtype in (torch.bfloat16, torch.float16, torch.float32)
+    return (matrix if known else matrix.float()).contiguous()
 
 
 class KtMoeExperts:
