@@ -19,36 +19,41 @@ struct Packing {
   const Kernels* kernels;
   Source source[3];
   char* expert;
-  std::vector<std::vector<float>>* rows;  // one [16][k] buffer a thread
-  std::atomic<int> bad{0};                // 0: none, otherwise 1 + matrix
+  std::vector<std::vector<char>>* copies;  // one a thread
+  std::atomic<int> bad{0};                 // 0: none, otherwise 1 + matrix
 };
 
 size_t element_bytes(Dtype t) { return t == Dtype::f32 ? 4 : 2; }
 
-// 16 rows of a [n, k] matrix as f32, zero beyond its edges.
-void gather(const Kernels& kernels, Source s, int first, int n, int k, int padded, float* rows) {
-  for (int r = 0; r < 16; ++r) {
-    float* dst = rows + size_t(r) * padded;
-    const int row = first + r;
-    if (row < n) kernels.load_row(s.data + size_t(row) * k * element_bytes(s.dtype), s.dtype, k,
-                                  padded, dst);
-    else std::fill(dst, dst + padded, 0.0f);
-  }
+struct Rows {
+  const char* data;
+  size_t stride;
+};
+
+// 16 rows of a [n, k] matrix: where they are, or in a copy that is padded with zeros.
+Rows sixteen_rows(Source s, int first, int n, int k, int padded, std::vector<char>& copy) {
+  const size_t bytes = element_bytes(s.dtype), row = size_t(k) * bytes, stride = size_t(padded) * bytes;
+  const char* from = s.data + row * size_t(first);
+  if (first + 16 <= n && k == padded) return {from, row};
+  copy.assign(stride * 16, 0);
+  for (int r = 0; r < std::min(16, n - first); ++r)
+    std::memcpy(copy.data() + stride * size_t(r), from + row * size_t(r), row);
+  return {copy.data(), stride};
 }
 
 void pack_unit(void* context, int, int unit, int thread) {
   Packing& p = *static_cast<Packing*>(context);
   const Layout& l = *p.layout;
-  float* rows = (*p.rows)[size_t(thread)].data();
   const bool is_down = unit >= l.up.panels;
   const Projection matrix = is_down ? Projection::down : Projection(unit % 2);
   const Source source = p.source[int(matrix)];
   if (!source.data) return;
   const Stack& stack = l.stack(matrix);
   const int n = is_down ? unit - l.up.panels : unit / 2, panel = l.panel(matrix, n);
-  gather(*p.kernels, source, n * 16, l.rows(matrix), l.depth(matrix), stack.k, rows);
-  const PackArgs args = {rows, stack.k, stack.coding.group, p.expert + stack.panel_at(panel),
-                         p.expert + stack.scale_at(panel)};
+  const Rows rows = sixteen_rows(source, n * 16, l.rows(matrix), l.depth(matrix), stack.k,
+                                 (*p.copies)[size_t(thread)]);
+  const PackArgs args = {rows.data, rows.stride, source.dtype, stack.k, stack.coding.group,
+                         p.expert + stack.panel_at(panel), p.expert + stack.scale_at(panel)};
   if (!p.kernels->pack[stack.product()](&args)) p.bad.store(1 + int(matrix));
 }
 
@@ -114,11 +119,9 @@ Weights::Weights(Layout layout, Region mapped, size_t data_at)
 void Weights::set_expert(int expert, Source gate, Source up, Source down, const Kernels& kernels) {
   if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
   Pool& workers = pool();
-  std::vector<std::vector<float>> rows(
-      size_t(workers.threads()),
-      std::vector<float>(size_t(std::max(layout_.hidden, layout_.intermediate)) * 16));
+  std::vector<std::vector<char>> copies(size_t(workers.threads()));
   Packing p = {&layout_, &kernels, {gate, up, down}, data_ + layout_.expert_bytes * size_t(expert),
-               &rows, {}};
+               &copies, {}};
   workers.run({pack_unit, &p, 1, {layout_.up.panels + layout_.down.panels}});
   static const char* const names[] = {"gate", "up", "down"};
   if (p.bad.load())

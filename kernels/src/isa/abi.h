@@ -63,7 +63,9 @@ struct PutArgs {
 };
 
 struct PackArgs {
-  const float* rows;       // [16][k], zero where padded
+  const char* rows;        // [16][k], zero where padded
+  size_t stride;           // bytes from row to row
+  Dtype dtype;
   int k;
   int group;
   char* dst;

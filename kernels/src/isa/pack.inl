@@ -1,130 +1,190 @@
-// From 16 rows of f32 to one panel. Lanes are rows, so the input is turned first, 16 k at a time.
+// From 16 rows of a matrix to one panel. Lanes are rows, so the input is turned first, 16 k at a time.
 
 namespace {
 
 constexpr int kMaxGroup = 128;
 
-// t[k][row] = rows[row][k0 + k]
-void turn(const float* rows, int depth, int k0, int n, float* t) {
-  for (int r = 0; r < 16; ++r)
-    for (int k = 0; k < n; ++k) t[k * 16 + r] = rows[size_t(r) * depth + k0 + k];
+KT_INLINE Vf sixteen(const PackArgs& p, int row, int k) {
+  return load16(p.rows + size_t(row) * p.stride, p.dtype, k);
 }
 
-bool finite(const float* rows, size_t n) {
-  Vf bad = vf_zero();  // x - x is NaN unless x is finite
-  for (size_t i = 0; i < n; i += 16) {
-    const Vf x = vf_load(rows + i);
-    bad = vf_add(bad, vf_sub(x, x));
-  }
+// What is added to in this way stays zero as long as all x are finite.
+KT_INLINE Vf if_finite(Vf sum, Vf x) { return vf_add(sum, vf_sub(x, x)); }
+
+bool all_zero(Vf x) {
   float lanes[16];
-  vf_store(lanes, bad);
+  vf_store(lanes, x);
   for (float lane : lanes)
     if (lane != 0.0f) return false;
   return true;
 }
 
-bool pack_bf16(const PackArgs* p) {
-  if (!finite(p->rows, size_t(p->k) * 16)) return false;
-  for (int k = 0; k < p->k; k += 16) {
+// t[k][row] = value k0 + k of a row; returns zeros as long as all are finite.
+Vf turn(const PackArgs& p, int k0, int n, float* t) {
+  Vf bad = vf_zero();
+  float rows[16 * 16];
+  for (int k = 0; k < n; k += 16) {
     for (int r = 0; r < 16; ++r) {
-      uint16_t h[16];
-      vf_to_bf16(h, vf_load(p->rows + size_t(r) * p->k + k));
-      for (int j = 0; j < 16; j += 2)
-        __builtin_memcpy(p->dst + (k + j) / 2 * 64 + r * 4, h + j, 4);
+      const Vf x = sixteen(p, r, k0 + k);
+      bad = if_finite(bad, x);
+      vf_store(rows + r * 16, x);
     }
+    turn_words(reinterpret_cast<const char*>(rows), 64, reinterpret_cast<char*>(t + k * 16));
   }
-  return true;
+  return bad;
+}
+
+// A line of codes, which are 4 bytes of each row, or 8 halves of a byte: k..k+3 low, k+4..k+7 high.
+template <int Bits, int J = 0, class F>
+KT_INLINE Vi line_of_codes(const float* t, F code) {
+  constexpr int at = Bits == 8 ? J * 8 : J % 4 * 8 + J / 4 * 4;
+  const Vi one = vi_move<at, Bits>(vi_round(code(vf_load(t + J * 16))));
+  if constexpr (J + 1 == 32 / Bits) return one;
+  else return vi_or(one, line_of_codes<Bits, J + 1>(t, code));
+}
+
+// code(x) gives codes as floats: integers, modulo 2^Bits.
+template <int Bits, class F>
+void put_codes(const float* t, int n, char* dst, F code) {
+  for (int k = 0; k < n; k += 32 / Bits) vi_store(dst + k * 2 * Bits, line_of_codes<Bits>(t + k * 16, code));
+}
+
+bool pack_bf16(const PackArgs* p) {
+  Vf bad = vf_zero();
+  char rows[16 * 64];
+  for (int k = 0; k < p->k; k += 32) {
+    for (int r = 0; r < 16; ++r)
+      for (int half = 0; half < 32; half += 16) {
+        const Vf x = sixteen(*p, r, k + half);
+        bad = if_finite(bad, x);
+        vf_to_bf16(rows + r * 64 + half * 2, x);
+      }
+    turn_words(rows, 64, p->dst + k * 32);
+  }
+  return all_zero(bad);
+}
+
+KT_INLINE Vf inverse(Vf s) { return vf_if_zero(s, vf_zero(), vf_div(vf_set1(1.0f), s)); }
+
+Vf widest_of_rows(const PackArgs& p) {
+  float widest[16];
+  for (int r = 0; r < 16; ++r) {
+    Vf most = vf_zero();
+    for (int k = 0; k < p.k; k += 16) most = vf_max(most, vf_abs(sixteen(p, r, k)));
+    widest[r] = vf_hmax(most);
+  }
+  return vf_load(widest);
 }
 
 bool pack_i8(const PackArgs* p) {
-  if (!finite(p->rows, size_t(p->k) * 16)) return false;
-  float* scales = reinterpret_cast<float*>(p->scale);
-  for (int r = 0; r < 16; ++r) {
-    const float* x = p->rows + size_t(r) * p->k;
-    Vf most = vf_zero();
-    for (int k = 0; k < p->k; k += 16) most = vf_max(most, vf_abs(vf_load(x + k)));
-    const float amax = vf_hmax(most);
-    const Vf inv = vf_set1(amax > 0 ? 127.0f / amax : 0.0f);
-    scales[r] = amax / 127.0f;
-    for (int k = 0; k < p->k; k += 16) {
-      char q[16];
-      vi_to_bytes(q, vi_round(vf_mul(vf_load(x + k), inv)));
-      for (int j = 0; j < 16; j += 4) __builtin_memcpy(p->dst + (k + j) * 16 + r * 4, q + j, 4);
-    }
+  const Vf widest = widest_of_rows(*p), most = vf_set1(127.0f);
+  const Vf inv = vf_if_zero(widest, vf_zero(), vf_div(most, widest));
+  vf_store(p->scale, vf_div(widest, most));
+  Vf bad = vf_zero();
+  float t[64 * 16];
+  for (int k = 0; k < p->k; k += 64) {
+    bad = vf_add(bad, turn(*p, k, 64, t));
+    put_codes<8>(t, 64, p->dst + k * 16, [&](Vf x) { return vf_mul(x, inv); });
   }
-  return true;
+  return all_zero(bad);
+}
+
+// pack(t, k0) for each group of k.
+template <class F>
+bool pack_groups(const PackArgs& p, F pack) {
+  Vf bad = vf_zero();
+  float t[kMaxGroup * 16];
+  for (int k = 0; k < p.k; k += p.group) {
+    bad = vf_add(bad, turn(p, k, p.group, t));
+    pack(t, k);
+  }
+  return all_zero(bad);
 }
 
 KT_INLINE Vf round4(Vf x) {
   return vf_min(vf_max(vf_round(x), vf_set1(-8.0f)), vf_set1(7.0f));
 }
 
-// Through f16, so that the error is judged with the scale that will be stored.
+// The nearest in f16: codes are made for the scale that is stored.
 KT_INLINE Vf as_f16(Vf x) {
   uint16_t h[16];
-  vf_to_f16(h, x);
+  vf_to_f16(h, vf_min(vf_max(x, vf_set1(-65504.0f)), vf_set1(65504.0f)));
   return vf_from_f16(h);
 }
 
-KT_INLINE Vf inverse(Vf s) { return vf_if_zero(s, vf_zero(), vf_div(vf_set1(1.0f), s)); }
-
-struct Fit { Vf error, least_squares; };
-
-Fit fit4(const float* t, int n, Vf scale) {
+// The best scale for the codes that `scale` gives.
+Vf least_squares(const float* t, int n, Vf scale) {
   const Vf inv = inverse(scale);
-  Vf error = vf_zero(), xq = vf_zero(), qq = vf_zero();
+  Vf xq = vf_zero(), qq = vf_zero();
   for (int k = 0; k < n; ++k) {
     const Vf x = vf_load(t + k * 16), q = round4(vf_mul(x, inv));
-    const Vf d = vf_sub(x, vf_mul(q, scale));
-    error = vf_fma(d, d, error);
     xq = vf_fma(x, q, xq);
     qq = vf_fma(q, q, qq);
   }
-  return {error, vf_mul(xq, inverse(qq))};
+  return vf_mul(xq, inverse(qq));
 }
 
-// Signed scales of least squared error: the extreme value at -8 and at less than -8, both signs,
-// each refined once by least squares.
-Vf search4(const float* t, int n) {
-  Vf high = vf_zero(), low = vf_zero();
-  for (int k = 0; k < n; ++k) {
-    high = vf_max(high, vf_load(t + k * 16));
-    low = vf_min(low, vf_load(t + k * 16));
+struct Best {
+  Vf gain, scale;
+
+  // Of weights x in units and codes q. The gain is what the scale of least squares takes off the sum of x².
+  KT_INLINE void offer(Vi xq, Vi qq, Vf unit) {
+    const Vf sum = vf_from_int(xq), s = vf_mul(sum, inverse(vf_from_int(qq))), g = vf_mul(s, sum);
+    scale = vf_if_less(gain, g, vf_mul(s, unit), scale);
+    gain = vf_max(gain, g);
   }
-  const Vf amax = vf_max(high, vf_sub(vf_zero(), low));
-  Vf best = vf_zero(), least = vf_set1(3e38f);
-  for (int sign = -1; sign <= 1; sign += 2)
-    for (int i = 0; i < 9; ++i) {
-      const Vf start = vf_mul(amax, vf_set1(float(sign) / (6.6f + 0.3f * float(i))));
-      const Vf scale = as_f16(fit4(t, n, start).least_squares);
-      const Vf error = fit4(t, n, scale).error;
-      best = vf_if_less(error, least, scale, best);
-      least = vf_min(error, least);
-    }
-  return best;
-}
+};
 
-// Nibbles are q + 8: k..k+3 of a row low, k+4..k+7 high.
-void nibbles(const float* t, int n, Vf scale, char* dst) {
-  char q[kMaxGroup][16];
-  const Vf inv = inverse(scale);
-  for (int k = 0; k < n; ++k)
-    vi_to_bytes(q[k], vi_round(vf_add(round4(vf_mul(vf_load(t + k * 16), inv)), vf_set1(8.0f))));
-  for (int k = 0; k < n; k += 8)
-    for (int r = 0; r < 16; ++r)
-      for (int j = 0; j < 4; ++j) dst[k * 8 + r * 4 + j] = char(q[k + j][r] | q[k + 4 + j][r] << 4);
+constexpr int kUnits = 2048;  // of the widest weight
+constexpr int kFine = 32768 / kUnits;
+// Where the widest weight would lie among the codes, times kFine. Up to 7.5 no code is cut off.
+constexpr int kInside[] = {106, 110, 115};
+constexpr int kBeyond[] = {120, 125, 130, 134, 139, 144, 154};
+
+// Signed scales of small squared error, compared in words of 16 bits: of the codes -8..7 and, with the
+// other sign, -7..8.
+Vf search4(const float* t, int n) {
+  Vf amax = vf_zero();
+  for (int k = 0; k < n; ++k) amax = vf_max(amax, vf_abs(vf_load(t + k * 16)));
+  const Vf unit = vf_mul(amax, vf_set1(1.0f / kUnits)), inv = inverse(unit);
+  Vi x[kMaxGroup / 2];
+  for (int k = 0; k < n; k += 2)
+    x[k / 2] = vi_or(vi_move<0, 16>(vi_round(vf_mul(vf_load(t + k * 16), inv))),
+                     vi_move<16, 16>(vi_round(vf_mul(vf_load(t + k * 16 + 16), inv))));
+  Best best = {vf_zero(), vf_zero()};
+  for (const int place : kInside) {
+    Vi xq = vi_zero(), qq = vi_zero();
+    for (int i = 0; i < n / 2; ++i) {
+      const Vi q = words_scaled(x[i], words_set1(place));
+      xq = words_dot(xq, x[i], q);
+      qq = words_dot(qq, q, q);
+    }
+    best.offer(xq, qq, unit);
+  }
+  for (const int place : kBeyond) {
+    Vi xq = vi_zero(), qq = vi_zero(), xp = vi_zero(), pp = vi_zero();
+    for (int i = 0; i < n / 2; ++i) {
+      const Vi r = words_scaled(x[i], words_set1(place));
+      const Vi q = words_max(words_min(r, words_set1(7)), words_set1(-8));
+      const Vi p = words_max(words_min(r, words_set1(8)), words_set1(-7));
+      xq = words_dot(xq, x[i], q);
+      qq = words_dot(qq, q, q);
+      xp = words_dot(xp, x[i], p);
+      pp = words_dot(pp, p, p);
+    }
+    best.offer(xq, qq, unit);
+    best.offer(xp, pp, vf_sub(vf_zero(), unit));
+  }
+  return as_f16(least_squares(t, n, best.scale));
 }
 
 bool pack_i4(const PackArgs* p) {
-  if (!finite(p->rows, size_t(p->k) * 16)) return false;
-  float t[kMaxGroup * 16];
-  for (int k = 0; k < p->k; k += p->group) {
-    turn(p->rows, p->k, k, p->group, t);
-    const Vf scale = search4(t, p->group);
-    vf_to_f16(p->scale + k / p->group * 32, scale);
-    nibbles(t, p->group, scale, p->dst + k * 8);
-  }
-  return true;
+  return pack_groups(*p, [&](const float* t, int at) {
+    const Vf scale = search4(t, p->group), inv = inverse(scale);
+    vf_to_f16(p->scale + at / p->group * 32, scale);
+    put_codes<4>(t, p->group, p->dst + at * 8,
+                 [&](Vf x) { return vf_add(round4(vf_mul(x, inv)), vf_set1(8.0f)); });
+  });
 }
 
 }  // namespace

@@ -1,30 +1,9 @@
-// From f32 to the formats that checkpoints bring along: scales as their makers choose them. Lanes are
+// To the formats that checkpoints bring along: scales as their makers choose them. Lanes are
 // rows, as in pack.inl.
 
 namespace {
 
-template <class F>
-bool pack_groups(const PackArgs& p, F pack) {
-  if (!finite(p.rows, size_t(p.k) * 16)) return false;
-  float t[kMaxGroup * 16];
-  for (int k = 0; k < p.k; k += p.group) {
-    turn(p.rows, p.k, k, p.group, t);
-    pack(t, k);
-  }
-  return true;
-}
-
-// code(x) gives codes 0..15 as floats.
-template <class F>
-void put_nibbles(const float* t, int n, char* dst, F code) {
-  char q[kMaxGroup][16];
-  for (int k = 0; k < n; ++k) vi_to_bytes(q[k], vi_round(code(vf_load(t + k * 16))));
-  for (int k = 0; k < n; k += 8)
-    for (int r = 0; r < 16; ++r)
-      for (int j = 0; j < 4; ++j) dst[k * 8 + r * 4 + j] = char(q[k + j][r] | q[k + 4 + j][r] << 4);
-}
-
-// The same for codes 0..63.
+// Codes 0..63 given as floats.
 template <class F>
 void put_sixes(const float* t, int n, char* dst, F code) {
   unsigned char q[kMaxGroup][16];
@@ -60,12 +39,8 @@ bool pack_q8_0(const PackArgs* p) {
     const Vf scale = as_f16(vf_mul(widest(t, p->group), vf_set1(1.0f / 127.0f))), inv = inverse(scale);
     vf_to_f16(p->scale + at / p->group * 32, scale);
     const Vf most = vf_set1(127.0f), least = vf_set1(-127.0f);
-    for (int k = 0; k < p->group; ++k) {
-      char q[16];
-      const Vf x = vf_mul(vf_load(t + k * 16), inv);
-      vi_to_bytes(q, vi_round(vf_min(vf_max(x, least), most)));
-      for (int r = 0; r < 16; ++r) p->dst[(at + k) / 4 * 64 + r * 4 + k % 4] = q[r];
-    }
+    put_codes<8>(t, p->group, p->dst + at * 16,
+                 [&](Vf x) { return vf_min(vf_max(vf_mul(x, inv), least), most); });
   });
 }
 
@@ -86,7 +61,7 @@ bool pack_between(const PackArgs& p, Put put) {
 
 bool pack_q4_1(const PackArgs* p) {
   return pack_between<15>(*p, [&](const float* t, int at, auto code) {
-    put_nibbles(t, p->group, p->dst + at * 8, code);
+    put_codes<4>(t, p->group, p->dst + at * 8, code);
   });
 }
 
@@ -144,7 +119,7 @@ bool pack_mxfp4(const PackArgs* p) {
       scales[r] = char(exponent < 0 ? 0 : exponent);
     }
     const Vf inv = vf_mul(inverse(vf_from_e8m0(scales)), vf_set1(0.5f));
-    put_nibbles(t, p->group, p->dst + at * 8, [&](Vf x) { return e2m1_code(vf_mul(x, inv)); });
+    put_codes<4>(t, p->group, p->dst + at * 8, [&](Vf x) { return e2m1_code(vf_mul(x, inv)); });
   });
 }
 
@@ -164,14 +139,7 @@ unsigned char to_e4m3(float x) {
 // The row's number maps its largest weight to 6 · 448. It takes in the halving of the doubled grid, and
 // the 2^8 that reading e4m3 leaves out.
 bool pack_nvfp4(const PackArgs* p) {
-  float rows[16];
-  for (int r = 0; r < 16; ++r) {
-    Vf most = vf_zero();
-    for (int k = 0; k < p->k; k += 16)
-      most = vf_max(most, vf_abs(vf_load(p->rows + size_t(r) * p->k + k)));
-    rows[r] = vf_hmax(most) / (448.0f * 6.0f);
-  }
-  const Vf whole = vf_load(rows), inv_whole = inverse(whole);
+  const Vf whole = vf_div(widest_of_rows(*p), vf_set1(448.0f * 6.0f)), inv_whole = inverse(whole);
   vf_store(p->scale, vf_mul(whole, vf_set1(128.0f)));
   return pack_groups(*p, [&](const float* t, int at) {
     float wanted[16];
@@ -179,7 +147,7 @@ bool pack_nvfp4(const PackArgs* p) {
     char* scales = p->scale + 64 + at / p->group * 16;
     for (int r = 0; r < 16; ++r) scales[r] = char(to_e4m3(wanted[r]));
     const Vf inv = inverse(vf_mul(vf_mul(vf_from_e4m3(scales), vf_set1(256.0f)), whole));
-    put_nibbles(t, p->group, p->dst + at * 8, [&](Vf x) { return e2m1_code(vf_mul(x, inv)); });
+    put_codes<4>(t, p->group, p->dst + at * 8, [&](Vf x) { return e2m1_code(vf_mul(x, inv)); });
   });
 }
 
@@ -202,6 +170,8 @@ Vf iq4_value(Vf x) {
   }
   return value;
 }
+
+struct Fit { Vf error, least_squares; };
 
 Fit fit_iq4(const float* t, int n, Vf scale) {
   const Vf inv = inverse(scale);
@@ -233,7 +203,7 @@ bool pack_iq4_nl(const PackArgs* p) {
   return pack_groups(*p, [&](const float* t, int at) {
     const Vf scale = search_iq4(t, p->group), inv = inverse(scale);
     vf_to_f16(p->scale + at / p->group * 32, scale);
-    put_nibbles(t, p->group, p->dst + at * 8, [&](Vf x) { return iq4_code(vf_mul(x, inv)); });
+    put_codes<4>(t, p->group, p->dst + at * 8, [&](Vf x) { return iq4_code(vf_mul(x, inv)); });
   });
 }
 

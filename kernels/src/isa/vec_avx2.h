@@ -125,6 +125,27 @@ KT_INLINE void vi_to_bytes(void* p, Vi x) {
   const __m128i b = _mm_packs_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
   _mm_storeu_si128(static_cast<__m128i*>(p), b);
 }
+KT_INLINE Vi vi_or(Vi x, Vi y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+KT_INLINE void vi_store(void* p, Vi x) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, x.b);
+}
+template <int At, int Bits>
+KT_INLINE Vi vi_move(Vi x) {  // the lowest bits, moved up
+  const __m256i mask = _mm256_set1_epi32((1 << Bits) - 1);
+  return {_mm256_slli_epi32(_mm256_and_si256(x.a, mask), At), _mm256_slli_epi32(_mm256_and_si256(x.b, mask), At)};
+}
+
+// ---- words of 16 bits
+KT_INLINE Vi words_set1(int x) { return {_mm256_set1_epi16(short(x)), _mm256_set1_epi16(short(x))}; }
+KT_INLINE Vi words_min(Vi x, Vi y) { return {_mm256_min_epi16(x.a, y.a), _mm256_min_epi16(x.b, y.b)}; }
+KT_INLINE Vi words_max(Vi x, Vi y) { return {_mm256_max_epi16(x.a, y.a), _mm256_max_epi16(x.b, y.b)}; }
+KT_INLINE Vi words_scaled(Vi x, Vi y) {  // round(x * y / 2^15)
+  return {_mm256_mulhrs_epi16(x.a, y.a), _mm256_mulhrs_epi16(x.b, y.b)};
+}
+KT_INLINE Vi words_dot(Vi sum, Vi x, Vi y) {  // of the two in each 32 bits
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(x.a, y.a)), _mm256_add_epi32(sum.b, _mm256_madd_epi16(x.b, y.b))};
+}
 
 // ---- bf16 lines: 16 rows x 2 k, multiplied in f32
 constexpr bool kBf16Acts = false;
@@ -206,6 +227,30 @@ KT_INLINE void put_half_line(char* dst, __m256 even, __m256 odd) {
 KT_INLINE void put_bf16_line(char* dst, Vf even, Vf odd) {
   put_half_line(dst, even.a, odd.a);
   put_half_line(dst + 32, even.b, odd.b);
+}
+// Eight words of eight rows.
+KT_INLINE void turn_eight(const char* rows, size_t stride, char* dst) {
+  __m256i v[8], u[8];
+  for (int r = 0; r < 8; ++r) v[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows + size_t(r) * stride));
+  for (int r = 0; r < 8; r += 2) {
+    u[r] = _mm256_unpacklo_epi32(v[r], v[r + 1]);
+    u[r + 1] = _mm256_unpackhi_epi32(v[r], v[r + 1]);
+  }
+  for (int r = 0; r < 8; r += 4)  // v[r + j]: words j and j + 4 of four rows
+    for (int j = 0; j < 2; ++j) {
+      v[r + 2 * j] = _mm256_unpacklo_epi64(u[r + j], u[r + 2 + j]);
+      v[r + 2 * j + 1] = _mm256_unpackhi_epi64(u[r + j], u[r + 2 + j]);
+    }
+  for (int j = 0; j < 4; ++j) {
+    __m256i* at = reinterpret_cast<__m256i*>(dst + j * 64);
+    _mm256_storeu_si256(at, _mm256_permute2x128_si256(v[j], v[j + 4], 0x20));
+    _mm256_storeu_si256(at + 8, _mm256_permute2x128_si256(v[j], v[j + 4], 0x31));
+  }
+}
+// 16 rows of 64 bytes become 16 lines: line j holds word j of every row.
+KT_INLINE void turn_words(const char* rows, size_t stride, char* dst) {
+  for (size_t r = 0; r < 2; ++r)
+    for (size_t k = 0; k < 2; ++k) turn_eight(rows + r * 8 * stride + k * 32, stride, dst + k * 512 + r * 32);
 }
 // Eight lines of 16 rows x 2 k become eight lines of 16 k x 2 rows, in four squares.
 KT_INLINE void turn_square(const char* src, char* dst) {

@@ -76,6 +76,25 @@ KT_INLINE int vi_sum(Vi a) { return _mm512_reduce_add_epi32(a); }
 KT_INLINE void vi_to_bytes(void* p, Vi x) {
   _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(x));
 }
+KT_INLINE Vi vi_or(Vi a, Vi b) { return _mm512_or_si512(a, b); }
+KT_INLINE void vi_store(void* p, Vi x) { _mm512_storeu_si512(p, x); }
+template <int At, int Bits>
+KT_INLINE Vi vi_move(Vi x) {  // the lowest bits, moved up
+  return _mm512_slli_epi32(_mm512_and_si512(x, _mm512_set1_epi32((1 << Bits) - 1)), At);
+}
+
+// ---- words of 16 bits
+KT_INLINE Vi words_set1(int x) { return _mm512_set1_epi16(short(x)); }
+KT_INLINE Vi words_min(Vi a, Vi b) { return _mm512_min_epi16(a, b); }
+KT_INLINE Vi words_max(Vi a, Vi b) { return _mm512_max_epi16(a, b); }
+KT_INLINE Vi words_scaled(Vi a, Vi b) { return _mm512_mulhrs_epi16(a, b); }  // round(a * b / 2^15)
+KT_INLINE Vi words_dot(Vi sum, Vi a, Vi b) {  // of the two in each 32 bits
+#ifdef __AVX512VNNI__
+  return _mm512_dpwssd_epi32(sum, a, b);
+#else
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+#endif
+}
 
 // ---- bf16 lines: 16 rows x 2 k
 #ifdef __AVX512BF16__
@@ -141,6 +160,28 @@ KT_INLINE __m512i round_to_bf16(Vf x) {
 KT_INLINE void put_bf16_line(char* dst, Vf even, Vf odd) {
   const __m512i high = _mm512_and_si512(round_to_bf16(odd), _mm512_set1_epi32(0xffff0000));
   _mm512_storeu_si512(dst, _mm512_or_si512(_mm512_srli_epi32(round_to_bf16(even), 16), high));
+}
+// 16 rows of 64 bytes become 16 lines: line j holds word j of every row.
+KT_INLINE void turn_words(const char* rows, size_t stride, char* dst) {
+  __m512i v[16], u[16];
+  for (int r = 0; r < 16; ++r) v[r] = _mm512_loadu_si512(rows + size_t(r) * stride);
+  for (int r = 0; r < 16; r += 2) {
+    u[r] = _mm512_unpacklo_epi32(v[r], v[r + 1]);
+    u[r + 1] = _mm512_unpackhi_epi32(v[r], v[r + 1]);
+  }
+  for (int r = 0; r < 16; r += 4)  // v[r + j]: words j, j + 4, j + 8, j + 12 of four rows
+    for (int j = 0; j < 2; ++j) {
+      v[r + 2 * j] = _mm512_unpacklo_epi64(u[r + j], u[r + 2 + j]);
+      v[r + 2 * j + 1] = _mm512_unpackhi_epi64(u[r + j], u[r + 2 + j]);
+    }
+  for (int j = 0; j < 4; ++j) {
+    const __m512i a = _mm512_shuffle_i32x4(v[j], v[j + 4], 0x88), b = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0x88);
+    const __m512i c = _mm512_shuffle_i32x4(v[j], v[j + 4], 0xdd), d = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0xdd);
+    _mm512_storeu_si512(dst + j * 64, _mm512_shuffle_i32x4(a, b, 0x88));
+    _mm512_storeu_si512(dst + (j + 4) * 64, _mm512_shuffle_i32x4(c, d, 0x88));
+    _mm512_storeu_si512(dst + (j + 8) * 64, _mm512_shuffle_i32x4(a, b, 0xdd));
+    _mm512_storeu_si512(dst + (j + 12) * 64, _mm512_shuffle_i32x4(c, d, 0xdd));
+  }
 }
 // Eight lines of 16 rows x 2 k become eight lines of 16 k x 2 rows.
 KT_INLINE void turn_lines(const char* src, char* dst) {
