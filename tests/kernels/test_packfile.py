@@ -13,6 +13,7 @@ import kt_moe
 import numpy as np
 import pytest
 from kt_moe import PackFileError, packfile
+from kt_moe._native import core
 
 from .helpers import random_case, random_matrices
 
@@ -124,6 +125,42 @@ def test_a_changed_sample_is_found_at_once(path: Path) -> None:
     damage(path, 4096, bytes([path.read_bytes()[4096] ^ 1]))
     with pytest.raises(PackFileError, match="samples"):
         kt_moe.Experts.load(path, scales=False)
+
+
+def crc32c(data: bytes) -> int:
+    """Bit by bit, as RFC 3720 has it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 65535, 65536, 65537, 262143, 5 * 65536 + 3])
+def test_every_isa_sums_blocks_of_64_kib(isa: str, size: int) -> None:
+    data = np.resize(np.frombuffer(b"123456789", np.uint8), size)
+    sums = core().checksums(data)
+    assert len(sums) == -(-size // 65536) * 4
+    if size == 9:
+        assert sums == (0xE3069283).to_bytes(4, "little")
+    tail = data[size // 65536 * 65536 :].tobytes()
+    if tail:
+        assert int.from_bytes(sums[-4:], "little") == crc32c(tail)
+    alone = b"".join(core().checksums(data[at : at + 65536]) for at in range(0, size, 65536))
+    assert sums == alone
+
+
+def test_the_digest_is_that_of_the_format(path: Path) -> None:
+    raw = path.read_bytes()
+    header = json.loads(raw[24 : 24 + int.from_bytes(raw[20:24], "little")])
+    kind, _, digest = header["digest"].partition(":")
+    state = hashlib.blake2b(
+        json.dumps({**header, "digest": ""}, sort_keys=True).encode(), digest_size=32
+    )
+    for at in range(4096, len(raw), 65536):
+        state.update(crc32c(raw[at : at + 65536]).to_bytes(4, "little"))
+    assert (kind, digest) == ("crc32c-blake2b", state.hexdigest())
 
 
 def test_a_file_of_before_there_were_samples_loads(experts: kt_moe.Experts, path: Path) -> None:

@@ -319,6 +319,15 @@ void bind_limits(nb::module_& m) {
     nb::gil_scoped_release released;
     return peak_rate(k, kind, threads, seconds);
   });
+  m.def("checksums", [](const nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& data) {
+    std::vector<uint32_t> sums((data.size() + 65535) / 65536);
+    const Kernels& k = kernels();
+    {
+      nb::gil_scoped_release released;
+      k.checksums(reinterpret_cast<const char*>(data.data()), data.size(), sums.data());
+    }
+    return nb::bytes(sums.data(), sums.size() * sizeof(uint32_t));
+  });
   m.def("job_time", [](int phases, double unit, double seconds) {
     nb::gil_scoped_release released;
     PoolLock lock;

@@ -182,6 +182,7 @@ struct Kernels {
   // Peak loops return the operations done; kind: 0 fma, 1 int8 dot, 2 bf16 dot, 3/4 tiles, 5 int4 dot.
   double (*peak)(int kind, long rounds);
   uint64_t (*read)(const char* p, size_t bytes);
+  void (*checksums)(const char* p, size_t bytes, uint32_t* sums);  // CRC-32C of every 64 KiB
 };
 
 const Kernels* kernels_avx2();

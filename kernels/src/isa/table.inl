@@ -49,6 +49,7 @@ constexpr Kernels vector_table(const char* name) {
   t.dot = dot;
   t.peak = peak_vector;
   t.read = read_all;
+  t.checksums = checksums;
   return t;
 }
 

@@ -12,5 +12,6 @@ namespace kt {
 #include "pack_more.inl"
 #include "turn.inl"
 #include "limits.inl"
+#include "checksum.inl"
 #include "table.inl"
 }
