@@ -1,6 +1,7 @@
 """Every format becomes packed experts that compute what the format says, to a known error."""
 
 import gguf
+import kt_moe
 import numpy as np
 import pytest
 from kt_moe import reference
@@ -18,6 +19,7 @@ from kt_moe.formats import (
     gptq,
     int4,
     int8,
+    load,
     mxfp4,
     mxfp8,
     nvfp4,
@@ -247,3 +249,41 @@ def test_an_nvfp4_scale_with_a_sign_is_packed_anew():
     good = nvfp4(np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32))
     signed = NvFp4(good.weight, good.scale | np.uint8(128), good.whole)
     assert to_experts([(signed, signed, signed)], 1, top_k=1).experts.format == "int8"
+
+
+def test_experts_are_decoded_a_few_at_a_time_and_in_order():
+    """What comes is not run through ahead of packing, whatever the threads do."""
+    source, taken = triples(fp8_rows), []
+
+    def watched():
+        for number, triple in enumerate(source * 8):
+            taken.append(number)
+            yield triple
+
+    kt_moe.set_threads(2)
+    ready = load._ahead(lambda triple: triple[0].weight[0, 0], watched(), 2)
+    first = [next(ready) for _ in range(3)]
+    ready.close()
+    assert first == [triple[0].weight[0, 0] for triple in source][:3]
+    assert len(taken) <= 5
+
+
+def test_decoding_ahead_is_bounded_by_memory():
+    class Large:
+        hidden, intermediate = 7168, 2048
+
+    kt_moe.set_threads(64)
+    try:
+        assert load._threads(Large()) == 6
+    finally:
+        kt_moe.set_threads(0)
+
+
+def test_a_matrix_that_cannot_be_decoded_ends_the_loading():
+    source = triples(fp8_rows)
+    gate, up, down = source[-1]
+    nan = gate.weight.copy()
+    nan[0, 0] = 127
+    bad = type(gate)(nan, gate.scale)
+    with pytest.raises(ValueError, match="expert 2 hold NaN"):
+        to_experts([*source[:-1], (bad, up, down)], E, top_k=K)

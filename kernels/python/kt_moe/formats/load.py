@@ -6,12 +6,17 @@ the nearest one of theirs, and the error that this adds is measured on the first
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import chain
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from kt_moe._native import core
 from kt_moe.coding import Coding, coding
 from kt_moe.experts import ActName, Experts
 from kt_moe.formats.errors import FormatError
@@ -23,6 +28,12 @@ from kt_moe.stored import WITH_MINIMUM, Stored
 Target: TypeAlias = str
 """A format's name, one of `kt_moe._core.formats()`."""
 Triple: TypeAlias = tuple[Matrix, Matrix, Matrix]
+T = TypeVar("T")
+R = TypeVar("R")
+_AHEAD = 1 << 30
+"""Bytes that matrices may take while they are decoded ahead."""
+_DECODING = 12
+"""Bytes for a weight meanwhile, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +54,23 @@ def to_experts(
     group: int | None = None,
     shape: tuple[int, int] | None = None,
 ) -> Loaded:
-    """`count` experts (gate, up, down), taken one at a time; `target` None: the nearest format.
+    """`count` experts (gate, up, down), decoded by threads a few matrices ahead of packing, so
+    `triples` should only map what it yields; `target` None: the nearest format.
 
     `shape` is the (intermediate, hidden) that gate must have; None takes the first one's.
     """
-    experts: Experts | None = None
-    error, seen = 0.0, 0
-    for seen, triple in enumerate(triples, 1):
-        if experts is None:
-            shape = shape or triple[0].shape
-            experts = _empty(triple, shape, count, top_k, act, target, group)
-        _check(triple, experts, seen - 1)
-        _pack(experts, seen - 1, triple)
-        if seen == 1:
-            error = _error(experts, triple)
-    if experts is None or seen != count:
+    coming = iter(triples)
+    first = next(coming, None)
+    if first is None:
+        raise FormatError(f"0 experts came, not {count}")
+    experts = _empty(first, shape or first[0].shape, count, top_k, act, target, group)
+    wanted, seen = _wanted(experts, chain([first], coming)), 0
+    with closing(_ahead(_packable, wanted, _threads(experts))) as ready:
+        for seen, (gate, up, down) in enumerate(zip(ready, ready, ready, strict=True), 1):
+            experts.set_expert(seen - 1, gate, up, down)
+    if seen != count:
         raise FormatError(f"{seen} experts came, not {count}")
-    return Loaded(experts, error)
+    return Loaded(experts, _error(experts, first))
 
 
 def nearest(matrix: Matrix) -> Coding:
@@ -114,12 +125,40 @@ def _meeting(kinds: set[Target]) -> Target:
     return max(kinds) if kinds in pairs else "int8"
 
 
-def _pack(experts: Experts, expert: int, triple: Triple) -> None:
-    """Code by code where a matrix has the experts' format, from its weights otherwise."""
+def _wanted(experts: Experts, triples: Iterable[Triple]) -> Iterator[tuple[Matrix, Coding]]:
+    """Gate, up and down of one expert after the other, and how the experts hold them."""
     both = Coding(experts.format, experts.group)
-    wanted = both, both, Coding(experts.down_format, experts.down_group)
-    gate, up, down = (_fitting(m, c) or _floats(m) for m, c in zip(triple, wanted, strict=True))
-    experts.set_expert(expert, gate, up, down)
+    down = Coding(experts.down_format, experts.down_group)
+    for number, triple in enumerate(triples):
+        _check(triple, experts, number)
+        yield from zip(triple, (both, both, down), strict=True)
+
+
+def _threads(experts: Experts) -> int:
+    size = experts.hidden * experts.intermediate * _DECODING
+    cores: int = core().threads()
+    return max(1, min(cores, _AHEAD // size))
+
+
+def _ahead(make: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R, None, None]:
+    """`make` of every item, in order, made by threads before it is asked for."""
+    with ThreadPoolExecutor(threads, "experts") as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _packable(item: tuple[Matrix, Coding]) -> Array | Stored:
+    """Codes where a matrix has the experts' format, its weights otherwise."""
+    matrix, wanted = item
+    return _fitting(matrix, wanted) or _floats(matrix)
 
 
 def _fitting(matrix: Matrix, wanted: Coding) -> Stored | None:
