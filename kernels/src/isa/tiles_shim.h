@@ -68,7 +68,6 @@ void shim_dot_bf16(int c, int a, int b) { shim_dot<uint16_t, float>(c, a, b, shi
 #define KT_TILE_RELEASE() (void)0
 #define KT_TILE_ZERO(t) shim_zero(t)
 #define KT_TILE_LOAD(t, p, stride) shim_load(t, p, stride)
-#define KT_TILE_STREAM(t, p, stride) shim_load(t, p, stride)
 #define KT_TILE_STORE(t, p, stride) shim_store(t, p, stride)
 #define KT_TILE_DOT_S8(c, a, b) shim_dot_s8(c, a, b)
 #define KT_TILE_DOT_BF16(c, a, b) shim_dot_bf16(c, a, b)
