@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kt_cli.opts import opt, parse_bytes, parse_count, parse_ids
+from kt_cli.opts import (
+    opt,
+    parse_bytes,
+    parse_count,
+    parse_ids,
+    parse_model,
+    parse_named_path,
+    parse_path,
+)
 
 SERVER, MEMORY, CPU, GPU, OUTPUT = "Server", "Memory", "CPU", "GPU", "What to do"
 
@@ -19,6 +27,7 @@ class RunOptions:
     model: str | None = opt(
         help="Name, alias, local folder or repository of the model",
         ask="Which model?",
+        parse=parse_model,
         metavar="MODEL",
     )
     engine: str | None = opt(
@@ -45,6 +54,7 @@ class RunOptions:
         "--lora",
         "--lora-paths",
         help="LoRA adapter served beside the model",
+        parse=parse_named_path,
         metavar="NAME=FOLDER",
         panel=SERVER,
     )
@@ -114,6 +124,7 @@ class RunOptions:
         "--weights-path",
         "--kt-weight-path",
         help="Folder of converted CPU expert weights",
+        parse=parse_path,
         metavar="PATH",
         panel=CPU,
     )
@@ -180,7 +191,11 @@ class RunOptions:
         "--device", help="Device of all but the experts: cpu, cuda, cuda:1", panel=GPU
     )
     rules: str | None = opt(
-        "--rules", help="Injection rules (YAML) of the embedded engine", metavar="FILE", panel=CPU
+        "--rules",
+        help="Injection rules (YAML) of the embedded engine",
+        parse=parse_path,
+        metavar="FILE",
+        panel=CPU,
     )
     experts_backend: str | None = opt(
         "--experts-backend",

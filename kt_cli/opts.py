@@ -7,9 +7,11 @@ the same options again.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*$", re.IGNORECASE)
@@ -48,6 +50,55 @@ def parse_ids(text: str) -> tuple[int, ...]:
             raise ValueError(f"{text!r} is not a list of numbers such as 0,2-3")
         ids += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(ids))
+
+
+# Paths become absolute where they enter, so that no later process depends on the working folder.
+
+_NAMED_PATH = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
+
+
+def parse_path(text: str) -> str:
+    """`~` and the working folder filled in; `..` is followed, other links are kept."""
+    path = Path(text).expanduser()
+    return str(path.resolve() if ".." in path.parts else path.absolute())
+
+
+def parse_output(text: str) -> str:
+    """A file to write; `-` stays, it means standard output."""
+    return text if text == "-" else parse_path(text)
+
+
+def parse_model(text: str) -> str:
+    """A path where the text is one: written as one, or a model that lies in the working folder.
+
+    Anything else is a name or a repository.
+    """
+    written = text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+    return parse_path(text) if written or _is_model(Path(text)) else text
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        if path.is_dir():
+            return os.sep in str(path) or (path / "config.json").is_file()
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def parse_named_path(text: str) -> str:
+    """`NAME=FOLDER`, or a folder alone."""
+    match = _NAMED_PATH.fullmatch(text)
+    return f"{match[1]}={parse_path(match[2])}" if match else parse_path(text)
+
+
+def parse_preset_or_path(text: str) -> str:
+    """A preset's name, or a path: with a separator or the ending `.toml`."""
+    return parse_path(text) if os.sep in text or text.endswith(".toml") else text
+
+
+PATHS = (parse_path, parse_output, parse_model, parse_named_path, parse_preset_or_path)
+"""Parsers of options that may hold a path."""
 
 
 @dataclass(frozen=True, slots=True)

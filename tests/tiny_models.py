@@ -142,3 +142,29 @@ def write_checkpoint(folder: Path, config: dict, tensors: dict) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     write_headers(folder / "model.safetensors", tensors)
     return folder
+
+
+def mixtral_headers(folder: Path) -> Path:
+    """One layer of two experts, all holes."""
+    config = {
+        **BASE, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
+        "num_hidden_layers": 1, "num_local_experts": 2, "num_experts_per_tok": 1,
+        "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    layer = "model.layers.0"
+    shapes = {
+        "model.embed_tokens.weight": (96, 64),
+        "lm_head.weight": (96, 64),
+        "model.norm.weight": (64,),
+        f"{layer}.input_layernorm.weight": (64,),
+        f"{layer}.post_attention_layernorm.weight": (64,),
+        f"{layer}.self_attn.q_proj.weight": (64, 64),
+        f"{layer}.self_attn.k_proj.weight": (32, 64),
+        f"{layer}.self_attn.v_proj.weight": (32, 64),
+        f"{layer}.self_attn.o_proj.weight": (64, 64),
+        f"{layer}.block_sparse_moe.gate.weight": (2, 64),
+    }
+    for expert in range(2):
+        head = f"{layer}.block_sparse_moe.experts.{expert}"
+        shapes |= {f"{head}.w{i}.weight": (64, 96) if i == 2 else (96, 64) for i in (1, 2, 3)}
+    return write_checkpoint(folder, config, {name: ("BF16", s) for name, s in shapes.items()})

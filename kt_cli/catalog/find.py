@@ -29,8 +29,8 @@ def find(name: str, home: Path | None = None, presets: Path | None = None) -> Mo
     for layout in demo.LAYOUT_NAMES:
         if name == demo.folder_of(home, layout).name:
             return _demo(home, layout)
-    path = Path(name).expanduser()
-    if path.exists() and (path.is_absolute() or os.sep in name or not _stored(home, name)):
+    path = Path(name).expanduser().absolute()
+    if path.exists() and (os.sep in name or not _stored(home, name)):
         return read(path)
     local = _stored(home, name)
     if local:

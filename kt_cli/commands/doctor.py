@@ -17,7 +17,7 @@ from kt_cli.doctor.finding import Severity
 from kt_cli.doctor.gather import gather
 from kt_cli.doctor.repair import Repaired, repair
 from kt_cli.errors import EnvironmentBroken
-from kt_cli.opts import opt
+from kt_cli.opts import opt, parse_path
 from kt_cli.probe import bandwidth, stack, toml
 from kt_cli.ui.out import colours
 from kt_cli.weights.packs import Shelf, folder_of
@@ -31,7 +31,9 @@ class DoctorOptions:
     quick: bool = opt("--quick", help="Neither load engines nor time disks", default=False)
     online: bool = opt("--online", help="Ask the model hub and its clock too", default=False)
     measure: bool = opt("--measure", help="Measure bandwidth and peaks anew", default=False)
-    save: str | None = opt("--save", help="Write this machine to a TOML file", metavar="FILE")
+    save: str | None = opt(
+        "--save", help="Write this machine to a TOML file", parse=parse_path, metavar="FILE"
+    )
 
 
 @takes(DoctorOptions)

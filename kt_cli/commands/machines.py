@@ -12,7 +12,7 @@ from kt_cli.core.what_if import completed, find_gpu, with_gpus, with_ram, with_v
 from kt_cli.engines import sglang
 from kt_cli.engines.facts import presets_folder, read_gpus
 from kt_cli.errors import NotFoundError, UsageError
-from kt_cli.opts import opt, parse_bytes
+from kt_cli.opts import opt, parse_bytes, parse_preset_or_path
 
 _GPUS = re.compile(r"^(?:(\d+)\s*[x×*]\s*)?(.+)$")
 WHAT_IF = "What if"
@@ -25,6 +25,7 @@ class MachineOptions:
     on: str | None = opt(
         "--on",
         help="Plan for a machine preset or a file written by `kt doctor --save`",
+        parse=parse_preset_or_path,
         metavar="MACHINE|FILE",
         panel=WHAT_IF,
     )

@@ -13,7 +13,7 @@ from kt_cli.bench.micro_machine import available_memory, facts, last_level_cache
 from kt_cli.bench.micro_report import HEADINGS, as_csv, as_data, cells, titles
 from kt_cli.commands.cli import Context, takes
 from kt_cli.errors import NotFoundError, UsageError
-from kt_cli.opts import opt, parse_ids
+from kt_cli.opts import opt, parse_ids, parse_output, parse_path
 from kt_cli.ui import table
 
 
@@ -62,17 +62,26 @@ class MicrobenchOptions:
         "--peer", help="Measure another library side by side", choices=micro.PEERS
     )
     peer_python: str | None = opt(
-        "--peer-python", help="Python in whose environment the peer is installed", metavar="FILE"
+        "--peer-python",
+        help="Python in whose environment the peer is installed",
+        parse=parse_path,
+        metavar="FILE",
     )
     backward: bool = opt("--backward", help="Also measure the backward pass", default=False)
     seconds: float = opt(
         "--seconds", help="Least time per measurement", default=0.5, low=0.01, high=60
     )
     csv: str | None = opt(
-        "--csv", help="Write the rows as CSV; `-` prints them instead of the table", metavar="FILE"
+        "--csv",
+        help="Write the rows as CSV; `-` prints them instead of the table",
+        parse=parse_output,
+        metavar="FILE",
     )
     plot: str | None = opt(
-        "--plot", help="Write a roofline plot: .svg, or .png with matplotlib", metavar="FILE"
+        "--plot",
+        help="Write a roofline plot: .svg, or .png with matplotlib",
+        parse=parse_path,
+        metavar="FILE",
     )
 
 

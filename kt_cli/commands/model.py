@@ -17,7 +17,7 @@ from kt_cli.core.model import Model
 from kt_cli.errors import UsageError
 from kt_cli.hub import store as stores
 from kt_cli.hub.store import Entry, Store
-from kt_cli.opts import opt
+from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes, table
 from kt_cli.weights.packs import remove as remove_pack
 
@@ -44,13 +44,15 @@ class NameOptions:
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
-    path: str | None = opt(help="Folder or GGUF file of the model", metavar="PATH")
+    path: str | None = opt(
+        help="Folder or GGUF file of the model", parse=parse_path, metavar="PATH"
+    )
     name: str | None = opt("--name", help="Name to give it; the folder's own when left out")
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
-    path: str | None = opt(help="Folder to look through", metavar="FOLDER")
+    path: str | None = opt(help="Folder to look through", parse=parse_path, metavar="FOLDER")
     add: bool = opt("--add", help="Add every model found", default=False)
     depth: int = opt("--depth", help="Folders to go down", default=stores.SCAN_DEPTH, low=1)
 
@@ -58,7 +60,9 @@ class ScanOptions:
 @dataclass(frozen=True, slots=True)
 class EditOptions(NameOptions):
     rename: str | None = opt("--rename", help="New name")
-    path: str | None = opt("--path", help="New place of a linked model", metavar="PATH")
+    path: str | None = opt(
+        "--path", help="New place of a linked model", parse=parse_path, metavar="PATH"
+    )
 
 
 def store_of(ctx: Context) -> Store:

@@ -17,7 +17,7 @@ from kt_cli.hub.listing import Hub
 from kt_cli.hub.pulls import Pull, Wanted, prepare
 from kt_cli.hub.store import Store
 from kt_cli.options import HubOptions, RunOptions
-from kt_cli.opts import opt
+from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes, table
 from kt_cli.ui.progress import progress
 
@@ -40,7 +40,7 @@ class PullOptions(HubOptions):
         "--exclude", help="Files to leave out", parse=_patterns, metavar="PATTERNS"
     )
     name: str | None = opt("--name", help="Name to give it; the repository's when left out")
-    to: str | None = opt("--to", help="Folder on another disk", metavar="FOLDER")
+    to: str | None = opt("--to", help="Folder on another disk", parse=parse_path, metavar="FOLDER")
     workers: int = opt("--workers", help="Files fetched at once", default=WORKERS, low=1, high=64)
     dry_run: bool = opt("--dry-run", help="Show what would be fetched, and stop", default=False)
 

@@ -19,7 +19,7 @@ from kt_cli.core.drift import plan_to_json
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError
 from kt_cli.options import OUTPUT, RunOptions
-from kt_cli.opts import opt, to_argv
+from kt_cli.opts import opt, parse_path, to_argv
 from kt_cli.ui.plan import picture, reasons
 
 
@@ -40,6 +40,7 @@ class PlanOptions(RunOptions, MachineOptions, LlamaFlags):
     out: str | None = opt(
         "--out",
         help="Write the plan to a file for `kt run --plan`",
+        parse=parse_path,
         metavar="FILE",
         panel=OUTPUT,
     )

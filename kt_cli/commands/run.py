@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from dataclasses import dataclass, fields
@@ -31,7 +30,7 @@ from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError, UsageError
 from kt_cli.options import OUTPUT, RunOptions
-from kt_cli.opts import opt
+from kt_cli.opts import opt, parse_path
 
 AUTO_KEY = "auto"
 
@@ -54,16 +53,17 @@ class RunCommandOptions(RunOptions, LlamaFlags):
         "--profile", help="Take undecided options from a saved profile", metavar="NAME"
     )
     plan: str | None = opt(
-        "--plan", help="Start what `kt plan --out FILE` wrote", metavar="FILE", panel=OUTPUT
+        "--plan",
+        help="Start what `kt plan --out FILE` wrote",
+        parse=parse_path,
+        metavar="FILE",
+        panel=OUTPUT,
     )
     ask: bool = opt("--ask", help="Ask for what is undecided", default=False, panel=OUTPUT)
 
     def run(self) -> RunOptions:
-        """The part that a plan is made from; paths do not depend on the folder any more."""
-        options = RunOptions(**{f.name: getattr(self, f.name) for f in fields(RunOptions)})
-        if options.rules is None:
-            return options
-        return dataclasses.replace(options, rules=str(Path(options.rules).absolute()))
+        """The part that a plan is made from."""
+        return RunOptions(**{f.name: getattr(self, f.name) for f in fields(RunOptions)})
 
 
 @takes(RunCommandOptions, passes=True)
