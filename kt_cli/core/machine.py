@@ -38,6 +38,8 @@ class Cpu:
     """CPUs' worth of time the cgroup grants, None for no limit."""
     why: str = ""
     """What narrows the allowed cores: affinity, cpuset, quota."""
+    withheld: tuple[str, ...] = ()
+    """Instruction sets that the processor has and `KT_ISA` leaves unused."""
 
     @property
     def physical_cores(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from kt_cli.core import isa
 from kt_cli.core.embedded_ledger import (
     Case,
     Choice,
@@ -85,6 +87,7 @@ def _compute(case: Case) -> tuple[Decision, ...]:
         wishes.settle("kv_cache_dtype", "kv_cache_dtype", dtype, kv_why),
         wishes.settle("experts_backend", "experts_backend", "auto", f"{backend}: {backend_why}"),
         Decision("compute_backend", backend, backend_why),
+        *_variant(case, backend),
         wishes.settle("kt_method", "kt_method", method, method_why),
         rules,
     )
@@ -101,11 +104,22 @@ def _backend(case: Case, dtype: str) -> tuple[str, str]:
         return "torch", case.facts.torch_only[strange]
     if model.experts and model.experts.activation not in case.facts.activations:
         return "torch", f"our kernels have no {model.experts.activation}"
-    if kernels is None or kernels.problem:
+    if kernels is None or kernels.problem or kernels.details.get("available") == "False":
         return "torch", "our CPU kernels are not here"
-    if dtype == "fp32" and case.wishes.get("dtype"):
+    if not isa.variant(case.machine.cpu.isa):
+        return "torch", "our kernels need AVX2"
+    if dtype == "fp32" and case.wishes.get("dtype") and not case.wishes.get("kt_method"):
         return "torch", "our kernels keep no fp32 weights"
     return "kt_moe", "our CPU kernels"
+
+
+def _variant(case: Case, backend: str) -> Iterator[Decision]:
+    """Of the kernels: as they said where they were loaded, else by the CPU's features."""
+    if backend == "kt_moe":
+        engine, cpu = case.machine.engine("kt_moe"), case.machine.cpu
+        said = engine.details.get("variant") if engine else ""
+        why = f"{isa.VARIABLE} allows no more" if cpu.withheld else "the best that this CPU runs"
+        yield Decision("isa", said or isa.variant(cpu.isa), why)
 
 
 def _narrowed(machine: Machine) -> str:
@@ -119,8 +133,10 @@ def _dtype(machine: Machine, device: str) -> tuple[str, str]:
     cpu = machine.cpu
     if device.startswith("cuda"):
         return "bf16", "the GPU multiplies bf16 at full rate"
-    if cpu.has("avx512_bf16") or cpu.has("amx_bf16"):
+    if isa.multiplies_bf16(cpu.isa):
         return "bf16", "this CPU multiplies bf16 in hardware"
+    if isa.multiplies_bf16(cpu.withheld):
+        return "fp32", f"{isa.VARIABLE} leaves this CPU's bf16 arithmetic unused"
     return "fp32", "this CPU has no bf16 arithmetic (AVX512-BF16 or AMX); bf16 would be far slower"
 
 

@@ -94,7 +94,7 @@ def _own_kernels(engine: Engine, machine: Machine) -> Iterator[Finding]:
             why="experts run through PyTorch, at a fraction of the tokens/s",
             fix=kernels.remedy(why),
         )
-    elif variant not in ("", "amx") and machine.cpu.has("amx_int8"):
+    elif variant not in ("", "amx") and "amx_int8" in (*machine.cpu.isa, *machine.cpu.withheld):
         yield warning(
             "kernels-variant",
             what=f"the CPU expert kernels use {variant} although the processor has AMX: "

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kt_cli.core import isa
 from kt_cli.embedded.api import Engine
 from kt_cli.embedded.server.report import Report
 from kt_cli.errors import AuthError, EnvironmentBroken, KtError
@@ -106,10 +107,12 @@ def _engine_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _prepare_environment(threads: int) -> None:
-    """OpenMP reads these once, so they are set before torch is imported.
+    """OpenMP and torch read these once, so they are set before torch is imported.
 
     A passive wait leaves the cores to other threads between two parallel regions.
     """
+    for name, value in isa.torch_environment(os.environ.get(isa.VARIABLE, "")).items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["OMP_NUM_THREADS"] = str(threads)
 

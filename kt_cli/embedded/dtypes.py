@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
 
+from kt_cli.core import isa
 from kt_cli.errors import UsageError
 
 _NAMES = {
@@ -22,6 +24,8 @@ _NAMES = {
 class DtypeChoice:
     dtype: torch.dtype
     why: str
+    asked: bool = False
+    """By the user, not chosen for this machine."""
 
 
 def choose_dtype(asked: str | None, device: str) -> DtypeChoice:
@@ -30,7 +34,7 @@ def choose_dtype(asked: str | None, device: str) -> DtypeChoice:
         if asked not in _NAMES:
             known = ", ".join(f"`{name}`" for name in ("auto", *_NAMES))
             raise UsageError(f"unknown dtype `{asked}`", f"known are {known}")
-        return DtypeChoice(_NAMES[asked], "asked for")
+        return DtypeChoice(_NAMES[asked], "asked for", asked=True)
     if device.startswith("cuda"):
         return DtypeChoice(torch.bfloat16, "the GPU multiplies bfloat16 at full rate")
     if has_bf16_cpu():
@@ -41,6 +45,10 @@ def choose_dtype(asked: str | None, device: str) -> DtypeChoice:
 
 
 def has_bf16_cpu() -> bool:
-    """AVX512-BF16 or AMX, as torch sees it."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in checks)
+    """As torch sees the CPU, for it computes all but the experts, below the limit of `KT_ISA`."""
+    found = (name for name, check in _CHECKS.items() if getattr(torch.cpu, check, bool)())
+    return isa.multiplies_bf16(isa.usable(found, os.environ.get(isa.VARIABLE, "")))
+
+
+_CHECKS = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+"""Feature → torch's own question for it."""

@@ -69,9 +69,7 @@ def load_model(
     parameters.experts_backend = options.experts_backend
     parameters.experts_format = options.experts_format
     parameters.threads = options.threads
-    parameters.exact = choice.dtype == torch.float32 and (
-        options.dtype not in (None, "auto") or config.dtype != torch.bfloat16
-    )
+    parameters.exact = choice.asked and choice.dtype == torch.float32
     _complain_about_missing(parameters, path)
     injection = inject(model, rules, parameters, model.config, options.device)
     parameters.packs = _packs(path, options, parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kt_cli.core import isa as levels
 from kt_cli.core.machine import Core, Cpu
 from kt_cli.probe import cgroup, cpulist
 from kt_cli.probe.host import Host
@@ -43,16 +44,19 @@ def read(host: Host) -> Cpu:
     if quota is not None:
         why.append(f"the cgroup's quota grants {quota:g} CPUs' worth of time")
     vendor, model = _identity(host, info)
+    features = isa(info.get("flags") or info.get("Features") or "")
+    limit = host.env.get(levels.VARIABLE, "")
     return Cpu(
         model=model,
         vendor=vendor,
-        isa=isa(info.get("flags") or info.get("Features") or ""),
+        isa=levels.usable(features, limit),
         cores=_narrowed(cores, allowed),
         total_cores=len(cores),
         total_threads=len(online),
         sockets=len({core.socket for core in cores}) or 1,
         quota=quota,
         why="; ".join(why),
+        withheld=levels.withheld(features, limit),
     )
 
 

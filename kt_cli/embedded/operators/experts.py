@@ -76,7 +76,9 @@ class Experts(BaseInjectedModule):
             known = ", ".join(f"`{name}`" for name in _BACKENDS)
             raise UsageError(f"{self.key}: no experts backend `{wanted}`", f"known are {known}")
         self.backend, default_format = _BACKENDS[wanted]
-        self.format = _known_format(self.loader.experts_format or format or default_format)
+        asked = self.loader.experts_format or format
+        self.format = _known_format(asked or default_format)
+        self.exact = self.loader.exact and not asked
         self.layout = Layout.of(self.orig_module)
         self.compute: _Backend | None = None
 
@@ -85,7 +87,7 @@ class Experts(BaseInjectedModule):
         return Layout.problem(module)
 
     def load(self) -> None:
-        why = why_not_kt_moe(self.layout, self.device, self.loader.exact)
+        why = why_not_kt_moe(self.layout, self.device, self.exact)
         packed = self.format not in (None, "bf16")
         if packed and self.backend == "torch":
             why = "torch computes experts as they are stored"

@@ -32,7 +32,7 @@ _ACTIVATIONS: dict[str, Literal["silu", "gelu"]] = {
 
 
 def why_not_kt_moe(layout: Layout, device: str, exact: bool) -> str | None:
-    """Why the kernels cannot compute a layer, or None. `exact`: float32 was asked for."""
+    """Why the kernels cannot compute a layer, or None. `exact`: only float32 weights will do."""
     if device != "cpu":
         return f"its experts live on {device}"
     if not layout.gated or not layout.plain_gate or layout.biased:
