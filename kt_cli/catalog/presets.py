@@ -5,7 +5,7 @@ The form of these files is told in `presets/models/README.md`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from kt_cli.catalog.describe import from_config
+from kt_cli.catalog.names import index
 from kt_cli.core.hints import Hints, Variant
 from kt_cli.core.model import Model, Quantization
 from kt_cli.core.serial import ShapeError, from_plain
@@ -21,6 +22,7 @@ from kt_cli.errors import KtError
 
 # What a variant's config.json says beside the geometry, as far as sizes depend on it.
 VARIANT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "bf16": {},
     "fp8": {"quant_method": "fp8", "weight_block_size": [128, 128]},
     "fp8_channel": {"quant_method": "fp8"},
     "mxfp4": {"quant_method": "mxfp4"},
@@ -52,12 +54,6 @@ class Preset:
     def repo(self) -> str:
         return self.repos.get("huggingface") or next(iter(self.repos.values()), "")
 
-    def variant(self, name: str) -> Variant | None:
-        """By its own name or by its repository."""
-        wanted = name.lower()
-        found = (v for v in self.variants if wanted in (v.name.lower(), v.repo.lower()))
-        return next(found, None)
-
 
 def presets_folder() -> Path:
     """`kt_cli/presets` where installed, `presets` beside `kt_cli` in a source tree."""
@@ -67,18 +63,10 @@ def presets_folder() -> Path:
 
 
 def load_presets(folder: Path | None = None) -> tuple[Preset, ...]:
-    """Raises KtError that names the file and the entry that is malformed."""
+    """Raises KtError that names the file and the entry that is malformed, or a name used twice."""
     found = tuple(preset for file in _files(folder) for preset in _read(file))
-    _require_unique(found)
+    index(found)
     return found
-
-
-def presets_naming(names: Sequence[str], folder: Path | None = None) -> tuple[Preset, ...]:
-    """All presets of the files in which one of the names stands: few files for one model."""
-    wanted = [name.partition(":")[0].lower() for name in names if name]
-    texts = {file: file.read_text(encoding="utf-8").lower() for file in _files(folder)}
-    files = [file for file, text in texts.items() if any(name in text for name in wanted)]
-    return tuple(preset for file in files for preset in _read(file))
 
 
 def _files(folder: Path | None) -> list[Path]:
@@ -93,7 +81,7 @@ def preset_model(preset: Preset, variant: Variant | None = None) -> Model:
     if variant:
         if variant.method not in VARIANT_CONFIGS:
             raise _unknown_size(preset, variant)
-        config["quantization_config"] = dict(VARIANT_CONFIGS[variant.method])
+        config = {**_unquantised(config), **_quantised(variant.method)}
         repo = variant.repo
     name = f"{preset.name}-{variant.name}" if variant else preset.name
     model = from_config(config, name)
@@ -105,11 +93,7 @@ def _as_gguf(preset: Preset, variant: Variant) -> Model:
     bits = GGUF_BITS.get(variant.name)
     if bits is None:
         raise _unknown_size(preset, variant)
-    plain = {k: v for k, v in preset.config.items() if k != "quantization_config"}
-    text = plain.get("text_config")
-    if text:
-        plain["text_config"] = {k: v for k, v in text.items() if k != "quantization_config"}
-    model = from_config(plain, f"{preset.name}-{variant.name}")
+    model = from_config(_unquantised(preset.config), f"{preset.name}-{variant.name}")
     counts = {k: n for k, n in model.parameters.items() if k not in ("draft", "vision")}
     return replace(
         model,
@@ -119,6 +103,17 @@ def _as_gguf(preset: Preset, variant: Variant) -> Model:
         quantization=Quantization("gguf", round(bits), 0, variant.name),
         notes=(*model.notes, *preset.notes),
     )
+
+
+def _unquantised(config: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {k: v for k, v in config.items() if k not in ("quantization_config", "expert_dtype")}
+    text = plain.get("text_config")
+    return {**plain, "text_config": _unquantised(text)} if text else plain
+
+
+def _quantised(method: str) -> dict[str, Any]:
+    config = VARIANT_CONFIGS[method]
+    return {"quantization_config": dict(config)} if config else {}
 
 
 def _unknown_size(preset: Preset, variant: Variant) -> KtError:
@@ -164,11 +159,3 @@ def _preset(entry: Mapping[str, Any], family: str, file: Path) -> Preset:
     except (KeyError, TypeError, ShapeError) as error:
         name = entry.get("name", "an entry without a name")
         raise KtError(f"cannot read the preset {name} in {file}", str(error)) from error
-
-
-def _require_unique(presets: Sequence[Preset]) -> None:
-    owner: dict[str, str] = {}
-    for preset in presets:
-        for name in {preset.name, *(alias.lower() for alias in preset.aliases)}:
-            if owner.setdefault(name, preset.name) != preset.name:
-                raise KtError(f"{name} names two presets", f"{owner[name]} and {preset.name}")

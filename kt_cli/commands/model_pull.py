@@ -106,12 +106,12 @@ def _repository(name: str, hub: str) -> str:
     if "/" in name:
         return name
     from kt_cli import catalog
-    from kt_cli.catalog.find import lookup
+    from kt_cli.catalog.names import lookup, not_found
 
-    found = lookup(name, catalog.load_presets())
+    presets = catalog.load_presets()
+    found = lookup(name, presets)
     if found is None:
-        fix = "name OWNER/NAME; `kt fit` lists the known models"
-        raise NotFoundError(f"no known model is called {name!r}", "", fix)
+        raise not_found(name, presets)
     preset, variant = found
     repo = variant.repo if variant else preset.repos.get(hub, "")
     if not repo:

@@ -99,11 +99,11 @@ def _packed(
 
 def hints_for(name: str, model: Model) -> Hints:
     """A preset's advice, by what was typed, the repository or the folder's name; else none."""
-    from kt_cli.catalog.find import lookup
-    from kt_cli.catalog.presets import presets_naming
+    from kt_cli.catalog.names import lookup
+    from kt_cli.catalog.presets import load_presets
 
     names = (name, model.repo, model.name, Path(model.path).name)
-    presets = presets_naming(names)
+    presets = load_presets()
     for known in names:
         chosen = lookup(known, presets) if known else None
         if chosen:

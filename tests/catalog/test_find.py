@@ -24,7 +24,7 @@ models:
   - {name: IQ2_XXS, method: gguf, repo: org/Big-V3-GGUF, source: a card}
   notes: [a caveat]
 - name: Big-V3-Next
-  aliases: [big-v3, big]
+  aliases: [big]
   ambiguous: {big: Big-V3-Next; the first is `big-v3-first`}
   repos: {huggingface: org/Big-V3-Next}
   source: a card
@@ -61,7 +61,9 @@ def put(home, name):
     ("typed", "name"),
     [
         ("Big-V3", "Big-V3"),
-        ("big-v3", "Big-V3-Next"),
+        ("big-v3", "Big-V3"),
+        ("BIG_v3 next", "Big-V3-Next"),
+        ("Big-V3-FP8", "Big-V3-FP8"),
         ("BIG", "Big-V3-Next"),
         ("org/big-v3", "Big-V3"),
         ("other/Big-V3", "Big-V3"),
@@ -111,9 +113,21 @@ def test_a_path_is_read(home, presets):
 
 
 def test_an_unknown_name_gets_close_ones(home, presets):
-    with pytest.raises(NotFoundError, match="'big-v4'") as caught:
-        catalog.find("big-v4", home, presets)
-    assert "big-v3" in caught.value.why
+    with pytest.raises(NotFoundError, match="'bug-v3'") as caught:
+        catalog.find("bug-v3", home, presets)
+    assert "did you mean Big-V3" in caught.value.why
+
+
+def test_a_part_of_several_names_lists_them(home, presets):
+    with pytest.raises(NotFoundError, match="2 models") as caught:
+        catalog.find("big-v", home, presets)
+    assert caught.value.why == "known are Big-V3-Next, Big-V3"
+
+
+def test_a_variant_that_is_not_known_lists_those_that_are(home, presets):
+    with pytest.raises(NotFoundError, match="no variant 'fp9'") as caught:
+        catalog.find("big-v3:fp9", home, presets)
+    assert caught.value.why == "known are FP8, IQ2_XXS"
 
 
 def test_the_demo_is_known_before_it_is_made(tmp_path):
@@ -135,7 +149,7 @@ def test_what_is_known_of_the_demo_is_what_it_becomes(demo_home):
         ("family: Test", "family: [", "test.yaml"),
         ("  source: a card\n", "", "Big-V3"),
         ("tp_max: 4", "tp_most: 4", "Big-V3-Next"),
-        ("aliases: [big-v3, big]", "aliases: [big-v3-first]", "two presets"),
+        ("aliases: [big]", "aliases: [Big_V3]", "two presets"),
     ],
 )
 def test_a_malformed_preset_is_named(presets, old, new, what):
@@ -143,6 +157,10 @@ def test_a_malformed_preset_is_named(presets, old, new, what):
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(KtError, match=what):
         catalog.load_presets(presets)
+
+
+def test_a_beginning_that_only_one_model_has_means_it(home, presets):
+    assert catalog.find("big-v3-n", home, presets).name == "Big-V3-Next"
 
 
 @pytest.mark.parametrize("preset", catalog.load_presets(), ids=lambda preset: preset.name)

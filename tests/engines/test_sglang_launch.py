@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kt_cli.catalog.find import lookup
+from kt_cli.catalog.names import lookup
 from kt_cli.catalog.presets import load_presets, preset_model
 from kt_cli.core.adapter import Adapter
 from kt_cli.core.machine import Core, Cpu, Engine, Gpu, Machine, Memory

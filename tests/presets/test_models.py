@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kt_cli.catalog.find import lookup
+from kt_cli.catalog.names import ambiguity, lookup
 from kt_cli.catalog.presets import load_presets, preset_model
 from kt_cli.core.kv import kv_cost
 from kt_cli.core.model import Model
@@ -146,7 +146,7 @@ def test_aliases_mean_what_they_mean_upstream(alias: str, name: str) -> None:
 def test_an_alias_that_could_mean_two_models_says_so(alias: str) -> None:
     found = lookup(alias, list(PRESETS.values()))
     assert found is not None
-    assert found[0].ambiguous[alias]
+    assert ambiguity(alias.upper(), found[0])
 
 
 # Millions of parameters of the tower and its bridge, counted in transformers 5.23; Llama 4's with
@@ -169,8 +169,9 @@ def test_vision_towers_are_counted_and_stay_in_the_models_type(name: str) -> Non
 )  # fmt: skip
 def test_a_gguf_is_as_large_as_its_published_files(name: str, gb: float) -> None:
     """Mixtral's is of an older mixture."""
-    preset = PRESETS[name]
-    model = preset_model(preset, preset.variant("Q4_K_M"))
+    found = lookup(f"{name}:Q4_K_M", list(PRESETS.values()))
+    assert found
+    model = preset_model(*found)
     assert model.total_bytes / 1e9 == pytest.approx(
         gb, rel=0.08 if name == "Mixtral-8x7B" else 0.01
     )
