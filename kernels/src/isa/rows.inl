@@ -127,17 +127,29 @@ void put_bf16(const PutArgs* q) {
   }
 }
 
+// A group with a value that is not finite: zeros with a scale of NaN, so that NaN is what every product gives.
+void poison_group(const QuantArgs& q, int first) {
+  for (int i = first; i < first + q.group; i += 16) {
+    const int k = q.k0 + i;
+    vi_to_bytes(q.dst + k / 64 * q.tile_stride + k % 64, vi_zero());
+  }
+  const int at = (q.k0 + first) / q.group * 16;
+  q.scale[at] = __builtin_nanf("");
+  q.sum[at] = 0;
+}
+
 // Where four products of 8 bits meet in 16 bits, their |x| are kept to kLaneMost in all: 258 * 127 just fits, and
 // rounding adds 2 at most.
 void quantise_group(const QuantArgs& q, int first) {
   Vf most = vf_zero();
   for (int i = first; i < first + q.group; i += 16) {
     const Vf x = vf_abs(vf_load(q.x + i));
-    most = vf_max(most, x);
-    if constexpr (kLaneMost > 0) most = vf_max(most, vf_mul(vf_fours(x), vf_set1(127.0f / (kLaneMost - 2))));
+    most = vf_wider(most, x);
+    if constexpr (kLaneMost > 0) most = vf_wider(most, vf_mul(vf_fours(x), vf_set1(127.0f / (kLaneMost - 2))));
   }
-  const float amax = vf_hmax(most);
-  const Vf inv = vf_set1(amax > 0 ? 127.0f / amax : 0.0f);
+  const float amax = vf_hwidest(most);
+  if (!(amax <= __FLT_MAX__)) return poison_group(q, first);
+  const Vf inv = vf_set1(amax > 1e-36f ? 127.0f / amax : 0.0f);  // below, the quotient would be infinite
   Vi sum = vi_zero();
   for (int i = first; i < first + q.group; i += 16) {
     const Vi v = vi_round(vf_mul(vf_load(q.x + i), inv));

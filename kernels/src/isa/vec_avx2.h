@@ -57,6 +57,18 @@ KT_INLINE float vf_hmax(Vf x) {
   r = _mm_max_ps(r, _mm_movehl_ps(r, r));
   return _mm_cvtss_f32(_mm_max_ss(r, _mm_movehdup_ps(r)));
 }
+// Magnitudes compare as their bits do, NaN above infinity: unlike vf_max and vf_hmax, these keep NaN.
+KT_INLINE __m256 half_wider(__m256 x, __m256 y) {
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(x), _mm256_castps_si256(y)));
+}
+KT_INLINE Vf vf_wider(Vf x, Vf y) { return {half_wider(x.a, y.a), half_wider(x.b, y.b)}; }
+KT_INLINE float vf_hwidest(Vf x) {
+  const __m256i m = _mm256_castps_si256(half_wider(x.a, x.b));
+  __m128i r = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+  r = _mm_max_epi32(r, _mm_shuffle_epi32(r, 0x4e));
+  r = _mm_max_epi32(r, _mm_shuffle_epi32(r, 0xb1));
+  return _mm_cvtss_f32(_mm_castsi128_ps(r));
+}
 KT_INLINE __m256 half_fours(__m256 x) {
   const __m256 s = _mm256_add_ps(x, _mm256_permute2f128_ps(x, x, 1));
   return _mm256_add_ps(s, _mm256_permute_ps(s, 0xb1));

@@ -34,6 +34,13 @@ KT_INLINE Vf vf_if_zero(Vf a, Vf x, Vf y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, vf_zero(), _CMP_EQ_OQ), y, x);
 }
 KT_INLINE float vf_hmax(Vf a) { return _mm512_reduce_max_ps(a); }
+// Magnitudes compare as their bits do, NaN above infinity: unlike vf_max and vf_hmax, these keep NaN.
+KT_INLINE Vf vf_wider(Vf a, Vf b) {
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
+KT_INLINE float vf_hwidest(Vf a) {
+  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(_mm512_reduce_max_epi32(_mm512_castps_si512(a)))));
+}
 // Of each 8 values the sums of 0, 1, 4, 5 and of 2, 3, 6, 7: what two lines put into 16 bits.
 KT_INLINE Vf vf_fours(Vf x) {
   const Vf s = _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, 0xb1));
