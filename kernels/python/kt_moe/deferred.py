@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from kt_moe._native import core
 from kt_moe.arrays import Array, add_into, is_torch, plain, uninitialised
+from kt_moe.background import wait_for_all
 
 
 def split_deferred(ids: Array, scores: Array, keep: int) -> tuple[Array, Array]:
@@ -40,35 +40,30 @@ def split_deferred(ids: Array, scores: Array, keep: int) -> tuple[Array, Array]:
 
 
 class Deferred:
-    """Pairs at work in the background. Their arrays must stay as they are until `add_to`."""
+    """Pairs at work in the background. Nobody may write to their arrays until `add_to`."""
 
     def __init__(
         self, packed: Any, x: Array, ids: Array, weights: Array, mask: Array | None
     ) -> None:
         x, ids, weights = plain(x), plain(ids), plain(weights)
         self._out = uninitialised(x)
-        self._alive = (packed, x, ids, weights, mask)
-        self._ticket: int | None = packed.submit(x, ids, weights, mask, self._out)
+        self._added = False
+        self._pending: list[int] = [packed.submit(x, ids, weights, mask, self._out)]
 
     def add_to(self, out: Array) -> None:
         """Waits, then adds to a layer's output of the same shape and dtype; once."""
-        if self._ticket is None:
+        if self._added:
             raise RuntimeError("these experts were added already")
         if out.shape != self._out.shape or out.dtype != self._out.dtype:
             mine = f"{list(self._out.shape)} {self._out.dtype}"
             raise ValueError(f"deferred experts are {mine}, not {list(out.shape)} {out.dtype}")
-        self._wait()
+        self._added = True
+        for error in wait_for_all(self._pending):
+            raise error
         add_into(out, self._out)
 
-    def _wait(self) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            core().wait(ticket)
-
     def __del__(self) -> None:
-        # Work in the background still reads the weights and the arrays.
-        if getattr(self, "_ticket", None) is not None:
-            self._wait()
+        wait_for_all(getattr(self, "_pending", []))
 
 
 def _like(array: Array, values: Any) -> Array:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kt_moe import packfile, tuning
 from kt_moe._native import core
 from kt_moe.arrays import Array, plain, uninitialised
+from kt_moe.background import wait_for_all
 from kt_moe.coding import coding
 from kt_moe.deferred import Deferred
 from kt_moe.host_call import HostCall
@@ -81,7 +82,7 @@ class Experts(Trainable):
         tuning.load_once()
         self._packed = packed
         self._meta = meta
-        self._pending: list[tuple[int, tuple[Array, ...]]] = []
+        self._pending: list[int] = []
 
     @classmethod
     def from_weights(
@@ -227,8 +228,7 @@ class Experts(Trainable):
         x, weights = plain(x), plain(weights)
         tuning.calibrate(self)
         out = uninitialised(x) if out is None else out
-        ticket = self._packed.submit(x, ids, weights, mask, out)
-        self._pending.append((ticket, (x, ids, weights, mask, out)))
+        self._pending.append(self._packed.submit(x, ids, weights, mask, out))
         return out
 
     def defer(self, x: Array, ids: Array, weights: Array, *, mask: Array | None = None) -> Deferred:
@@ -245,21 +245,13 @@ class Experts(Trainable):
 
     def sync(self) -> None:
         """Wait for everything submitted; raises what the first failing call raised."""
-        pending, self._pending = self._pending, []
-        errors: list[Exception] = []
-        for ticket, _arrays in pending:
-            try:
-                core().wait(ticket)
-            except (ValueError, RuntimeError, MemoryError) as error:
-                errors.append(error)
+        errors = wait_for_all(self._pending)
         tuning.keep()
         if errors:
             raise errors[0]
 
     def __del__(self) -> None:
-        # Work in the background still reads the weights and the arrays.
-        for ticket, _arrays in getattr(self, "_pending", []):
-            core().wait(ticket)
+        wait_for_all(getattr(self, "_pending", []))
 
     @property
     def nbytes(self) -> int:

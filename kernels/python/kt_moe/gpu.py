@@ -112,9 +112,7 @@ class GpuLink:
         self.way = _way(self.buffers.gpu, way)
         b = self.buffers
         self._call = experts.host_call(b.x, b.ids, b.weights, out=b.out, mask=mask)
-        self._gpu_call = _driver(
-            core().GpuCall, b.gpu, self._call.bound, self.way == "mailbox", self._call
-        )
+        self._gpu_call = _driver(core().GpuCall, b.gpu, self._call.bound, self.way == "mailbox")
 
     def enqueue(
         self, stream: int, tokens: int, x: int, ids: int, weights: int, out: int = 0

@@ -21,9 +21,9 @@ class HostFunction(NamedTuple):
 
 class HostCall:
     def __init__(self, packed: Any, arrays: tuple[Any, ...]) -> None:
-        """arrays: x, ids, weights, mask or None, out, as `Experts.forward` takes them."""
+        """arrays: x, ids, weights, mask or None, out, as `Experts.forward` takes them. They stay
+        alive as long as `bound`, which waits for what runs before it goes."""
         self.bound = packed.host_call(*arrays)
-        self._alive = (packed, arrays)  # read and written whenever the functions run
         context = int(self.bound.context())
         self.submit = HostFunction(int(core().HostCall.submit()), context)
         self.sync = HostFunction(int(core().HostCall.sync()), context)

@@ -33,10 +33,10 @@ void bind_gpu(nb::module_& m) {
       .def(nb::init<const Gpu&, size_t>(), Released())
       .def("bytes", &bytes_of);
   nb::class_<GpuCall>(m, "GpuCall")
-      // `alive` owns the call and its arrays: they go after the GPU's call has.
-      .def("__init__", [](GpuCall* self, const Gpu& gpu, HostCall& call, bool mailbox, nb::object) {
+      // The call and what it reads go after the GPU's call has.
+      .def("__init__", [](GpuCall* self, const Gpu& gpu, HostCall& call, bool mailbox) {
         new (self) GpuCall(gpu, call, mailbox);
-      }, nb::keep_alive<1, 5>())
+      }, nb::keep_alive<1, 3>())
       .def("start", [](GpuCall& c, uintptr_t stream, int tokens, uintptr_t x, uintptr_t ids,
                        uintptr_t weights) { c.start(stream_of(stream), tokens, {x, ids, weights}); }, Released())
       .def("finish", [](GpuCall& c, uintptr_t stream, int tokens, uintptr_t out) {

@@ -23,6 +23,7 @@
 #include "../core/switch.h"
 #include "../core/wait.h"
 #include "arrays.h"
+#include "in_flight.h"
 #include "low_rank.h"
 
 namespace nb = nanobind;
@@ -164,19 +165,20 @@ class Experts {
     return 1e-9 * double(now() - start);
   }
 
-  // The caller keeps the arrays alive until wait() returns.
+  // Arrays and experts stay alive until the call is done.
   uint64_t submit(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
                   const std::optional<ConstArray>& mask, const Array& out) const {
     const Call call = checked(x, ids, weights, mask, out);
     const Weights* w = weights_.get();
     const Kernels* k = &kernels();
-    return kt::submit([call, w, k] {
+    const uint64_t ticket = kt::submit([call, w, k] {
       PoolLock lock;
       kt::forward(*w, call, *k);
     });
+    background().keep({ticket, nb::find(this), x, ids, weights, mask, out});
+    return ticket;
   }
 
-  // The caller keeps the arrays and this object alive as long as the call.
   std::unique_ptr<HostCall> host_call(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
                                       const std::optional<ConstArray>& mask, const Array& out) const {
     return std::make_unique<HostCall>(*weights_, checked(x, ids, weights, mask, out), kernels());
@@ -343,7 +345,7 @@ NB_MODULE(_core, m) {
   nb::set_leak_warnings(false);
   kt::bind_cpu(m);
   kt::bind_limits(m);
-  m.def("wait", &kt::wait_for, nb::call_guard<nb::gil_scoped_release>());
+  m.def("wait", [](uint64_t ticket) { kt::background().wait(ticket); });
   nb::class_<kt::HostCall>(m, "HostCall")
       .def("context", [](kt::HostCall& c) { return uintptr_t(&c); })
       .def("take_error", &kt::HostCall::take_error)
@@ -376,8 +378,11 @@ NB_MODULE(_core, m) {
       .def("wants_switch", &Experts::wants_switch)
       .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),
            "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      // The call keeps the experts and its arrays, and waits for what runs before it lets go of them.
       .def("host_call", &Experts::host_call, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert(), nb::keep_alive<0, 1>(),
+           nb::keep_alive<0, 2>(), nb::keep_alive<0, 3>(), nb::keep_alive<0, 4>(), nb::keep_alive<0, 5>(),
+           nb::keep_alive<0, 6>())
       .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
            "down"_a.noconvert())
       .def("copy_expert", &Experts::copy_expert)
