@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stop": ("kt_cli.commands.stop", "Stop a server, or all"),
     "top": ("kt_cli.commands.top", "Cores, memory, GPUs and servers, live"),
     "model": ("kt_cli.commands.model", "Models: list, pull, verify, add, remove"),
+    "engine": (
+        "kt_cli.commands.engine",
+        "Engines in their own environments: install, verify, remove",
+    ),
     "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
     "microbench": ("kt_cli.commands.microbench", "Expert kernels against the limits of this CPU"),
     "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kt_cli.core.environment import FOLDER, MARKER, read_marker
 from kt_cli.core.machine import Engine
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.probe.host import TIMED_OUT, Host, Ran
@@ -54,14 +55,24 @@ class Environment:
 def environments(home: Path | None) -> tuple[Environment, ...]:
     """The running interpreter's, then the managed ones below `home`/engines."""
     own = Environment("", sys.executable, tuple(Path(p) for p in sys.path if p))
-    pythons = sorted(home.glob("engines/*/bin/python")) if home else []
+    pythons = sorted(home.glob(f"{FOLDER}/*/bin/python")) if home else []
     managed = (
         Environment(
             p.parent.parent.name, str(p), tuple(p.parent.parent.glob("lib/python3*/site-packages"))
         )
         for p in pythons
+        if not _unfinished(p.parent.parent)
     )
     return (own, *managed)
+
+
+def _unfinished(folder: Path) -> bool:
+    """Whether `kt engine install` was interrupted there; environments made by hand are whole."""
+    try:
+        state = read_marker(json.loads((folder / MARKER).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+    return state is not None and not state.complete
 
 
 def distributions(environment: Environment) -> dict[str, str]:
