@@ -30,6 +30,17 @@ ALLOWED = {
     "bench": {"core", "bench"},
     "doctor": {"core", "doctor", "probe"},
     "wizard": {"core", "wizard", "ui"},
+    "workflow": {
+        "core",
+        "engines",
+        "probe",
+        "catalog",
+        "weights",
+        "runtime",
+        "wizard",
+        "ui",
+        "workflow",
+    },
     "settings": set(),
 }
 LIGHT_STDLIB_ONLY = ("core", "errors", "opts", "options")

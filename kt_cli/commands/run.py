@@ -26,6 +26,8 @@ from kt_cli.commands.planned import Planned, plan_for, with_settings
 from kt_cli.commands.wanted import Wanted, from_file, replayed, wanted
 from kt_cli.core.hosts import is_loopback
 from kt_cli.core.launch import LaunchSpec
+from kt_cli.core.machine import Machine
+from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError, UsageError
@@ -76,7 +78,7 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
         raise UsageError(f"MODEL is missing before {model}", "", "flags of SGLang follow MODEL")
     name = wanted.name or server_name(model)
     key = None if options.dry_run else _before(wanted, ctx, name)
-    planned = _plan(asked, ctx)
+    planned = _plan(asked, ctx, install=not options.dry_run)
     _show(planned, ctx, options)
     spec = launch(planned, ctx.home, ctx.extra, with_key=key is not None)
     if options.dry_run:
@@ -130,12 +132,35 @@ def _api_key(options: RunOptions, host: str) -> str | None:
     return key
 
 
-def _plan(asked: Wanted, ctx: Context) -> Planned:
-    machine = with_engine(this_machine(ctx.home), asked.options, ctx)
+def _plan(asked: Wanted, ctx: Context, *, install: bool) -> Planned:
+    """`install`: an engine that the plan would take may be installed first, if the user agrees."""
+    machine = this_machine(ctx.home)
     if asked.plan:
-        return replayed(asked, asked.plan, ctx, machine)
+        return replayed(asked, asked.plan, ctx, with_engine(machine, asked.options, ctx))
     model = find_model(asked.options.model or "", ctx)
+    if install and _install_sglang(asked, ctx, machine, model):
+        machine = this_machine(ctx.home)
+    machine = with_engine(machine, asked.options, ctx)
     return plan_for(asked.options, ctx, machine, model, asked.said)
+
+
+def _install_sglang(asked: Wanted, ctx: Context, machine: Machine, model: Model) -> bool:
+    """Offers SGLang where the model would use the GPU through it; the demo needs none."""
+    from kt_cli.catalog import demo
+    from kt_cli.workflow.engine_setup import install_engine, missing_sglang, offer
+
+    if model.path == str(demo.folder_of(ctx.home)):
+        return False
+    spec = missing_sglang(
+        machine, lambda there: plan_for(asked.options, ctx, there, model, asked.said).plan
+    )
+    if spec is None:
+        return False
+    made = offer(spec, ctx.home)
+    if not ctx.confirm(f"SGLang would serve this on the GPU and is not here. {made.question}"):
+        return False
+    install_engine(made, ctx.home, ctx.out)
+    return True
 
 
 def _fetch(planned: Planned, name: str, ctx: Context) -> None:

@@ -82,7 +82,7 @@ def _engine(case: SglangCase) -> tuple[Decision, tuple[Problem, ...]]:
     decision = wishes.settle("engine", "engine", name, why or "SGLang uses the GPU for the rest")
     if wishes.fixed("engine") or not why or not case.machine.gpus:
         return decision, ()
-    install = Fix("install `ktransformers[sglang]` below KT_HOME/engines/sglang", "uses the GPU")
+    install = Fix("`kt engine install sglang`", "uses the GPU")
     fixes = (install,) if "installed" in why else ()
     aside = Problem("the GPU is not used", why, "info", fixes)
     return decision, (aside,)

@@ -188,9 +188,7 @@ def installed(machine: Machine) -> Engine:
     raise EnvironmentBroken(
         "SGLang cannot run here" if why else "SGLang is not installed",
         why or looked,
-        "use `--engine embedded`, or install it in an environment of its own: "
-        "`python -m venv $KT_HOME/engines/sglang` and "
-        "`$KT_HOME/engines/sglang/bin/pip install 'ktransformers[sglang]'`",
+        "use `--engine embedded`, or `kt engine install sglang`",
     )
 
 

@@ -16,7 +16,7 @@ STAGES = (
 )
 
 _SHORTER = "use a shorter --ctx-size, fewer --gpu-experts or fewer --max-running-requests"
-_INSTALL = "install `ktransformers[sglang]` again in its environment; `kt doctor` looks at it"
+_INSTALL = "`kt engine verify sglang` names what is broken; `kt doctor` looks further"
 
 DIAGNOSES = (
     Diagnosis(

@@ -30,6 +30,7 @@ from kt_cli.runtime.procs import die_with_parent
 
 Progress = Callable[[str, float], None]
 _LOOK_S = 0.5
+_SCRATCH = ".scratch-"
 _ROOM = 2_000_000_000
 """Bytes that must be free besides the environment: the largest wheel is unpacked beside it."""
 
@@ -176,6 +177,8 @@ def _make(folder: Path, python: str, state: Installed) -> None:
 
 
 def _fill(folder: Path, plan: Build, progress: Progress) -> None:
+    for left_behind in folder.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left_behind, ignore_errors=True)
     total = sum(package.bytes for batch in plan.batches for package in batch) or 1
     done = 0
     for batch in plan.batches:
@@ -195,7 +198,7 @@ def _install(
     folder: Path, packages: Sequence[Wanted], fetched: Callable[[int], None], *, resolve: bool
 ) -> None:
     """`fetched` hears how many bytes lie in the installer's temporary folder."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         file, log = Path(scratch, "requirements.txt"), Path(scratch, "log")
         file.write_text("".join(f"{p.name}=={p.version}\n" for p in packages))
         with log.open("wb") as sink:

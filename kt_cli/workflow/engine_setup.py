@@ -6,10 +6,14 @@ import importlib.util
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kt_cli.engines.environments import EnvironmentSpec, Lock, batches, locked
+from kt_cli.core.machine import Engine, Machine
+from kt_cli.core.plan import Plan
+from kt_cli.engines import sglang
+from kt_cli.engines.environments import EnvironmentSpec, Lock, batches, locked, spec_of
 from kt_cli.errors import EnvironmentBroken
 from kt_cli.runtime import environments
 from kt_cli.runtime.environments import Build, Wanted
@@ -93,3 +97,18 @@ def _python(spec: EnvironmentSpec) -> tuple[str, str]:
     why = f"it needs Python {spec.python}; kt runs on {running}"
     fix = "install such a Python, for example python3.12 with its venv package"
     raise EnvironmentBroken(f"{spec.name} cannot be installed", why, fix)
+
+
+# Offered by `kt run`
+
+
+def missing_sglang(machine: Machine, plan_on: Callable[[Machine], Plan]) -> EnvironmentSpec | None:
+    """The environment that would put the GPU to use: the plan would take SGLang if it were here."""
+    if not machine.gpus or machine.engine(sglang.NAME):
+        return None
+    spec = spec_of(sglang.NAME)
+    packages = lock_of(spec, platform.python_version()).packages
+    version = next((p.version for p in packages if p.name == "sglang-kt"), "")
+    there = replace(machine, engines=(*machine.engines, Engine(sglang.NAME, version, "python")))
+    plan = plan_on(there)
+    return spec if plan.engine == sglang.NAME and plan.fits else None

@@ -43,7 +43,7 @@ def test_without_sglang_the_error_says_where_it_was_looked_for(
     code, _, err = run(capsys, model, "--engine", "sglang")
     assert code == 6
     assert "SGLang is not installed" in err and "KT_HOME/engines" in err
-    assert "--engine embedded" in err and "pip install 'ktransformers[sglang]'" in err
+    assert "--engine embedded" in err and "kt engine install sglang" in err
 
 
 def test_without_a_gpu_an_installed_sglang_does_not_fit(
