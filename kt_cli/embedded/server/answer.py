@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from kt_cli.embedded.server.errors import Json, to_json
 from kt_cli.embedded.server.generation import Disconnected, Generation, Piece
 from kt_cli.embedded.server.metrics import Metrics
 from kt_cli.embedded.server.schema import Common
@@ -74,7 +74,7 @@ async def answer_whole(exchange: Exchange, receive: Receive) -> Response:
         return Response(status_code=CLIENT_GONE)
     finally:
         exchange.state.end(generation)
-    return JSONResponse(exchange.wire.whole(exchange.answers, exchange.usage()))
+    return Json(exchange.wire.whole(exchange.answers, exchange.usage()))
 
 
 class EventStream:
@@ -146,7 +146,7 @@ async def cancelled_on_disconnect(receive: Receive, generation: Generation) -> A
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + to_json(body) + b"\n\n"
 
 
 async def _send_body(send: Send, data: bytes, *, more: bool) -> None:

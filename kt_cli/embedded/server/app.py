@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.server.answer import CLIENT_GONE, EventStream, Exchange, answer_whole
-from kt_cli.embedded.server.errors import ApiError, model_not_found, unknown_route
+from kt_cli.embedded.server.errors import (
+    ApiError,
+    Json,
+    from_exception,
+    model_not_found,
+    unknown_route,
+)
 from kt_cli.embedded.server.fields import parse_body
-from kt_cli.embedded.server.guard import KeyGuard, read_body
+from kt_cli.embedded.server.guard import Guard, read_body
 from kt_cli.embedded.server.metrics import CONTENT_TYPE
 from kt_cli.embedded.server.schema import (
     ChatRequest,
@@ -28,6 +35,8 @@ from kt_cli.embedded.server.state import State
 from kt_cli.embedded.server.submit import submit
 
 Parse = Callable[[Mapping[str, Any], Sampling], ChatRequest | CompletionRequest]
+T = TypeVar("T")
+SMALL_BODY = 2**16
 Endpoint = Callable[[Request], Awaitable[Any]]
 
 
@@ -43,17 +52,24 @@ def create_app(state: State) -> Any:
             "/v1/completions", _generate(state, "completions", parse_completion), methods=["POST"]
         ),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
-        middleware=[Middleware(KeyGuard, key=state.api_key)],
-        exception_handlers={ApiError: _on_api_error, HTTPException: _on_http_error},
+        middleware=[Middleware(Guard, key=state.api_key)],
+        exception_handlers={
+            ApiError: _on_api_error,
+            HTTPException: _on_http_error,
+            Exception: _on_exception,
+        },
     )
+    # A redirect would be to wherever the `Host` of the request says.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _generate(state: State, name: str, parse: Parse) -> Endpoint:
     async def answer(request: Request) -> Any:
-        body = parse_body(await read_body(request, state.limits.body_bytes))
-        parsed = parse(body, state.defaults)
+        raw = await read_body(request, state.limits.body_bytes)
+        parsed = await _off_loop(raw, lambda: parse(parse_body(raw), state.defaults))
         exchange = Exchange(state, parsed, await submit(state, parsed))
         if parsed.stream:
             return EventStream(exchange, name)
@@ -73,10 +89,15 @@ def _generate(state: State, name: str, parse: Parse) -> Endpoint:
     return endpoint
 
 
+async def _off_loop(raw: bytes, read: Callable[[], T]) -> T:
+    """Megabytes take seconds to check, in which others want to be answered."""
+    return read() if len(raw) < SMALL_BODY else await asyncio.to_thread(read)
+
+
 def _health(state: State) -> Endpoint:
     async def endpoint(_: Request) -> Any:
         status, body = state.health()
-        return JSONResponse(body, status)
+        return Json(body, status)
 
     return endpoint
 
@@ -90,7 +111,7 @@ def _metrics(state: State) -> Endpoint:
 
 def _models(state: State) -> Endpoint:
     async def endpoint(_: Request) -> Any:
-        return JSONResponse({"object": "list", "data": [_describe(state)]})
+        return Json({"object": "list", "data": [_describe(state)]})
 
     return endpoint
 
@@ -100,7 +121,7 @@ def _model(state: State) -> Endpoint:
         name = request.path_params["name"]
         if name != state.model_name:
             raise model_not_found(name)
-        return JSONResponse(_describe(state))
+        return Json(_describe(state))
 
     return endpoint
 
@@ -116,17 +137,21 @@ def _describe(state: State) -> dict[str, Any]:
 
 
 def error_response(error: ApiError) -> Any:
-    return JSONResponse(error.body(), error.status, headers=error.headers)
+    return Json(error.body(), error.status, headers=error.headers)
 
 
 async def _on_api_error(_: Request, error: ApiError) -> Any:
     return error_response(error)
 
 
+async def _on_exception(_: Request, error: Exception) -> Any:
+    return error_response(from_exception(error))
+
+
 async def _on_http_error(request: Request, error: Any) -> Any:
     if error.status_code == 404:
-        return error_response(unknown_route(request.method, request.url.path))
+        return error_response(unknown_route(request.method, request.scope["path"]))
     if error.status_code == 405:
-        message = f"Not allowed to {request.method} on {request.url.path}"
+        message = f"Not allowed to {request.method} on {request.scope['path']}"
         return error_response(ApiError(405, message, code="method_not_allowed"))
     return error_response(ApiError(error.status_code, str(error.detail)))

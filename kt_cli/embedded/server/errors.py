@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from kt_cli.errors import KtError, NotReadyError
 
+MAX_MESSAGE = 1000
+MAX_PARAM = 200
+"""Characters of a client's own words that an error repeats."""
+
+
+def printable(text: str, most: int) -> str:
+    """No control characters and no lone surrogates, and the middle left out beyond `most`."""
+    if len(text) > most:
+        text = f"{text[: most * 2 // 3]} […] {text[-most // 3 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def to_json(body: object) -> bytes:
+    """UTF-8; a lone surrogate, which a folder's name may have, stays the escape that JSON has."""
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")
+
+
+class Json(JSONResponse):  # type: ignore[misc]
+    def render(self, content: object) -> bytes:
+        return to_json(content)
+
 
 class ApiError(Exception):
-    """An answer other than success; `retry_after` (seconds) becomes the header of that name."""
+    """An answer other than success.
+
+    `retry_after` (seconds) becomes the header of that name, `close` ends the connection.
+    """
 
     def __init__(
         self,
@@ -18,19 +46,23 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        close: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
-        self.param = param
+        self.message = printable(message, MAX_MESSAGE)
+        self.param = None if param is None else printable(param, MAX_PARAM)
         self.code = code
         self.retry_after = retry_after
+        self.close = close
 
     @property
     def headers(self) -> dict[str, str]:
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
+        if self.close:
+            headers["Connection"] = "close"
         return headers
 
     def body(self) -> dict[str, Any]:
@@ -67,6 +99,11 @@ def loading() -> ApiError:
 
 def shutting_down() -> ApiError:
     return ApiError(503, "The server is shutting down", code="server_shutting_down")
+
+
+def too_many_choices(count: int, limit: int, param: str) -> ApiError:
+    message = f"The request asks for {count} answers, but the server holds at most {limit} at once"
+    return bad_request(message, param, "too_many_choices")
 
 
 def overloaded(limit: int) -> ApiError:

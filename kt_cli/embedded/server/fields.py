@@ -15,14 +15,21 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     try:
         body = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        message = f"We could not parse the JSON body of your request: {reason}"
+        message = f"We could not parse the JSON body of your request: {_reason(error)}"
         raise bad_request(message, code="invalid_json") from None
     if not isinstance(body, dict):
         raise bad_request(
             f"The body of your request must be an object, but is {kind(body)}", code="invalid_type"
         )
     return body
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "arrays or objects are nested too deeply"
+    if "set_int_max_str_digits" in str(error):
+        return "an integer has too many digits"
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def kind(value: object) -> str:

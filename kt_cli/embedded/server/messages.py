@@ -63,10 +63,11 @@ def _part(raw: Any, param: str) -> str:
     if not isinstance(raw, dict):
         raise wrong_type(raw, param, "an object")
     fields = Fields(raw, f"{param}.")
-    kind = fields.required("type")
+    fields.required("type")
+    kind = fields.text("type")
     if kind in MEDIA:
         raise unsupported(f"Content of type '{kind}'", f"{param}.type")
     if kind not in ("text", "refusal"):
-        raise invalid_value(str(kind), f"{param}.type", ("text",))
+        raise invalid_value(kind, f"{param}.type", ("text",))
     fields.required(kind)
     return fields.text(kind)

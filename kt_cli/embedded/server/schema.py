@@ -21,6 +21,7 @@ from kt_cli.embedded.server.messages import parse_messages
 MAX_CHOICES = 128
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
+MAX_TOKEN_DIGITS = 10
 LEAST_TOP_P = 1e-9
 """What 0 means: the likeliest token alone."""
 COMPLETION_MAX_TOKENS = 16
@@ -158,7 +159,7 @@ def _logit_bias(fields: Fields) -> tuple[tuple[int, float], ...]:
     bias: list[tuple[int, float]] = []
     for key, value in (fields.mapping("logit_bias") or {}).items():
         param = f"logit_bias.{key}"
-        if not key.isascii() or not key.isdigit():
+        if not (key.isascii() and key.isdigit() and len(key) <= MAX_TOKEN_DIGITS):
             message = f"Invalid key in 'logit_bias': '{key}' is not a token id"
             raise bad_request(message, "logit_bias", "invalid_value")
         if not is_number(value):
@@ -220,7 +221,8 @@ def _refuse_tools(fields: Fields) -> None:
 def _refuse_formats(fields: Fields) -> None:
     response_format = fields.mapping("response_format") or {"type": "text"}
     wanted = Fields(response_format, "response_format.")
-    kind = wanted.required("type")
+    wanted.required("type")
+    kind = wanted.text("type")
     if kind in ("json_object", "json_schema"):
         raise unsupported(f"Constrained output (response_format '{kind}')", "response_format.type")
     wanted.choice("type", "text", ("text", "json_object", "json_schema"))

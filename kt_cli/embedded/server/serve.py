@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import uvicorn
 
 from kt_cli.embedded.api import Engine
 from kt_cli.embedded.server.app import create_app
+from kt_cli.embedded.server.connection import Connection, Connections
 from kt_cli.embedded.server.listen import url_of
 from kt_cli.embedded.server.report import Report
 from kt_cli.embedded.server.state import State
 from kt_cli.errors import DoesNotFitError, KtError
 
+OPEN_FILES = 8192
+FILES_KEPT = 256
+"""For the engine: checkpoints, packs, logs."""
 GRACE_S = 1
 """Time for ended answers to reach their clients."""
 CLOSE_S = 0.5
@@ -29,6 +36,34 @@ Progress = Callable[[str, float], None]
 """What is being done, and how much of the whole, 0 to 1."""
 Load = Callable[[Progress], Engine]
 log = logging.getLogger(__name__)
+
+
+def http_server(state: State) -> uvicorn.Server:
+    most = min(state.limits.connections.most, _raise_open_files() - FILES_KEPT)
+    connections = Connections(replace(state.limits.connections, most=max(1, most)))
+    config = uvicorn.Config(
+        create_app(state),
+        http=partial(Connection, connections=connections),
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return uvicorn.Server(config)
+
+
+def _raise_open_files() -> int:
+    """How many files this process may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return OPEN_FILES if soft == resource.RLIM_INFINITY else soft
 
 
 class Service:
@@ -42,17 +77,7 @@ class Service:
         self._engine: Engine | None = None
         self._failure: KtError | None = None
         state.on_lost = self._fail
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(state),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
-            )
-        )
+        self._server = http_server(state)
         self._server.handle_exit = self._on_signal
 
     def run(self) -> int:

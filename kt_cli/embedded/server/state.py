@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kt_cli.embedded.api import Engine, Handle, Sampling
+from kt_cli.embedded.server.connection import ConnectionLimits
 from kt_cli.embedded.server.errors import (
     ApiError,
     from_exception,
     loading,
     overloaded,
     shutting_down,
+    too_many_choices,
 )
 from kt_cli.embedded.server.generation import Generation
 from kt_cli.embedded.server.metrics import Metrics
 from kt_cli.errors import KtError, NotReadyError
 
 Phase = Literal["loading", "ready", "stopping"]
+RENDERERS = 4
 MAX_IN_FLIGHT = 1024
 """Answers running or waiting; each one costs a thread."""
 
@@ -31,6 +36,7 @@ log = logging.getLogger(__name__)
 class Limits:
     body_bytes: int = 16 * 2**20
     in_flight: int = MAX_IN_FLIGHT
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     keep_alive_s: float = 15.0
     """A comment goes out on a silent stream after that time, so that proxies keep it open."""
 
@@ -56,6 +62,9 @@ class State:
         self._progress: tuple[float, str] = (0.0, "starting")
         self._engine: Engine | None = None
         self._running: set[Generation] = set()
+        self._reserved = 0
+        self.renderers = ThreadPoolExecutor(RENDERERS, "kt-render")
+        """Threads of their own: a chat template that takes long holds up chats alone."""
         self.on_lost: Callable[[KtError], None] | None = None
         """Called when the engine says that it will never answer again."""
 
@@ -99,15 +108,33 @@ class State:
     def render_metrics(self) -> str:
         return self.metrics.render(self._engine.stats() if self._engine else None)
 
-    def room_for(self, answers: int) -> None:
+    @contextmanager
+    def room_for(self, answers: int, param: str) -> Iterator[None]:
+        """Keeps their places while a request is made ready; `param` asks for so many."""
+        limit = self.limits.in_flight
+        if answers > limit:
+            raise too_many_choices(answers, limit, param)
         held = sum(len(generation.handles) for generation in self._running)
-        if held + answers > self.limits.in_flight:
-            raise overloaded(self.limits.in_flight)
+        if held + self._reserved + answers > limit:
+            raise overloaded(limit)
+        self._reserved += answers
+        try:
+            yield
+        finally:
+            self._reserved -= answers
 
     def start(self, handles: Sequence[Handle]) -> Generation:
+        """Raises when the server began to stop while the request was made ready."""
         generation = Generation(handles)
+        if self._phase == "stopping":
+            generation.stop()
+            raise shutting_down()
         self._running.add(generation)
-        generation.start()
+        try:
+            generation.start()
+        except RuntimeError:  # no more threads
+            self.end(generation)
+            raise overloaded(self.limits.in_flight) from None
         return generation
 
     def end(self, generation: Generation) -> None:

@@ -26,19 +26,28 @@ async def submit(state: State, request: ChatRequest | CompletionRequest) -> Gene
     engine = state.engine
     if request.model != state.model_name:
         raise model_not_found(request.model)
-    count = len(request.prompts) if isinstance(request, CompletionRequest) else 1
-    state.room_for(count * request.n)
-    prompts = await asyncio.to_thread(_prompts, engine, request)
-    param = "messages" if isinstance(request, ChatRequest) else "prompt"
-    jobs = [Job(p, _fit(p, request, _room(engine), param)) for p in prompts]
-    state.room_for(count * request.n)
-    return state.start(_submit_all(state.engine, jobs, request.n, param))
+    with state.room_for(_choices(request), "n" if request.n > 1 else "prompt"):
+        prompts = await _prompts(state, engine, request)
+        handles = await asyncio.to_thread(_submit_all, engine, request, prompts)
+        return state.start(handles)
 
 
-def _prompts(engine: Engine, request: ChatRequest | CompletionRequest) -> list[Sequence[int]]:
-    if isinstance(request, CompletionRequest):
-        return [engine.encode(p) if isinstance(p, str) else p for p in request.prompts]
-    return [_render(engine.render, request)]
+def _choices(request: ChatRequest | CompletionRequest) -> int:
+    prompts = len(request.prompts) if isinstance(request, CompletionRequest) else 1
+    return prompts * request.n
+
+
+async def _prompts(
+    state: State, engine: Engine, request: ChatRequest | CompletionRequest
+) -> list[Sequence[int]]:
+    if isinstance(request, ChatRequest):
+        loop = asyncio.get_running_loop()
+        return [await loop.run_in_executor(state.renderers, _render, engine.render, request)]
+    return await asyncio.to_thread(_encode, engine, request)
+
+
+def _encode(engine: Engine, request: CompletionRequest) -> list[Sequence[int]]:
+    return [engine.encode(p) if isinstance(p, str) else p for p in request.prompts]
 
 
 def _render(render: Callable[..., list[int]], request: ChatRequest) -> list[int]:
@@ -69,14 +78,22 @@ def _fit(prompt: Sequence[int], request: Common, context: int, param: str) -> Sa
     return replace(request.sampling, max_tokens=wanted or room)
 
 
-def _submit_all(engine: Engine, jobs: Sequence[Job], n: int, param: str) -> list[Handle]:
+def _submit_all(
+    engine: Engine, request: ChatRequest | CompletionRequest, prompts: Sequence[Sequence[int]]
+) -> list[Handle]:
+    param = "messages" if isinstance(request, ChatRequest) else "prompt"
+    room = _room(engine)
+    jobs = [Job(prompt, _fit(prompt, request, room, param)) for prompt in prompts]
     handles: list[Handle] = []
     try:
         for job in jobs:
-            handles += [engine.submit(job.prompt, _numbered(job.sampling, i)) for i in range(n)]
-    except ValueError as error:
+            for index in range(request.n):
+                handles.append(engine.submit(job.prompt, _numbered(job.sampling, index)))
+    except BaseException as error:
         for handle in handles:
             handle.cancel()
+        if not isinstance(error, ValueError):
+            raise
         wrong = "logit_bias" if "logit_bias" in str(error) else param
         raise bad_request(f"Invalid '{wrong}': {error}", wrong, "invalid_value") from None
     return handles

@@ -142,7 +142,11 @@ def _token(token: str, logprob: float) -> Json:
     # A token that is part of a character has no text of its own, so its bytes are unknown here.
     known = "\ufffd" not in token
     text = list(token.encode()) if known else None
-    return {"token": token, "logprob": max(logprob, LEAST_LOGPROB), "bytes": text}
+    return {"token": token, "logprob": _finite(logprob), "bytes": text}
+
+
+def _finite(logprob: float) -> float:
+    return logprob if logprob > LEAST_LOGPROB else LEAST_LOGPROB
 
 
 def _text_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Json:
@@ -152,7 +156,7 @@ def _text_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Json:
         offset += len(item.token)
     return {
         "tokens": [item.token for item in tokens],
-        "token_logprobs": [max(item.logprob, LEAST_LOGPROB) for item in tokens],
-        "top_logprobs": [{t: max(lp, LEAST_LOGPROB) for t, _, lp in i.top} for i in tokens],
+        "token_logprobs": [_finite(item.logprob) for item in tokens],
+        "top_logprobs": [{t: _finite(lp) for t, _, lp in i.top} for i in tokens],
         "text_offset": offsets,
     }

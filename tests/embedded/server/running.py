@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import uvicorn
 
 from embedded.server.fake import FakeEngine, Script, wait_until
-from kt_cli.embedded.server import Limits, State, create_app
+from kt_cli.embedded.server import Limits, State
 from kt_cli.embedded.server.listen import open_port, url_of
+from kt_cli.embedded.server.serve import http_server
 
 
 @dataclass
@@ -50,10 +50,7 @@ def serving(
         state.ready(engine)
     sock = open_port("127.0.0.1", 0)
     url = url_of(sock)
-    config = uvicorn.Config(
-        create_app(state), log_config=None, lifespan="off", ws="none", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    server = http_server(state)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(
         target=loop.run_until_complete, args=(server.serve(sockets=[sock]),), daemon=True

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedded.server.fake import Script
+from embedded.server.fake import Script, wait_until
 from embedded.server.running import Running, serving
 from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.server import Limits
@@ -184,6 +184,15 @@ def test_a_form_is_not_json(server):
     assert error_of(response)["code"] == "unsupported_content_type"
 
 
+def test_the_body_must_be_announced_as_plain_json(server):
+    json = {"content-type": "application/json"}
+    for headers in ({}, {"content-type": "text/plain"}, {**json, "content-encoding": "gzip"}):
+        response = httpx.post(f"{server.url}/v1/completions", content=b"{}", headers=headers)
+        assert response.status_code == 415
+        wanted = "compressed" if json.items() <= headers.items() else "application/json"
+        assert wanted in error_of(response)["message"]
+
+
 def test_unknown_url_and_method(server):
     response = httpx.get(f"{server.url}/v1/embeddings")
     assert response.status_code == 404
@@ -193,13 +202,74 @@ def test_unknown_url_and_method(server):
     assert error_of(response)["code"] == "method_not_allowed"
 
 
-def test_more_requests_than_the_server_holds():
+def test_more_choices_than_the_server_ever_holds():
     with serving(limits=Limits(in_flight=2)) as server:
-        response = server.chat(n=3)
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "1"
-        assert error_of(response)["code"] == "server_overloaded"
+        for more in ({"n": 3}, {"prompt": ["a", "b", "c"]}, {"prompt": ["a", "b"], "n": 2}):
+            response = server.post("/v1/completions", {"model": "fake", "prompt": "a", **more})
+            error = error_of(response)
+            assert (response.status_code, error["code"]) == (400, "too_many_choices")
+            assert error["param"] == ("n" if "n" in more else "prompt")
+            assert "at most 2" in error["message"]
         assert server.chat(n=2).status_code == 200
+
+
+def test_what_fits_later_may_be_tried_again():
+    with serving(Script(pause=60.0), limits=Limits(in_flight=2)) as server:
+        url = f"{server.url}/v1/completions"
+        body = {"model": "fake", "prompt": "x", "n": 2, "stream": True}
+        with httpx.stream("POST", url, json=body):
+            response = server.chat()
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "1"
+            assert error_of(response)["code"] == "server_overloaded"
+        wait_until(lambda: server.engine.stats().running == 0)
+
+
+HOSTILE_BODIES = [
+    r'{"model": "fake", "messages": [], "\ud800": 1}',
+    r'{"model": "\ud800", "messages": [{"role": "user", "content": "a"}]}',
+    r'{"model": "fake", "messages": [{"role": "\ud800", "content": "a"}]}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a", "\udfff": 1}]}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": [{"type": "\ud800"}]}]}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": [{"type": DEEP}]}]}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "tool_choice": "\ud800"}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "stop": "\ud800"}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "logit_bias": {"\ud8": 1}}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "logit_bias": {"LONG": 1}}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "logit_bias": {"1": LONG}}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "seed": LONG}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "temperature": 1e999}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "modalities": DEEP}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "metadata": DEEPER}',
+    r'{"model": "fake", "messages": [{"role": "user", "content": "a"}], "x\u001b]52;\u202e": 1}',
+]
+
+
+def test_what_an_error_repeats_is_printable_and_short(server):
+    headers = {"content-type": "application/json"}
+    for raw in HOSTILE_BODIES:
+        raw = raw.replace("LONG", "1" * 4299).replace("DEEPER", "[" * 9000 + "]" * 9000)
+        raw = raw.replace("DEEP", "[" * 800 + "]" * 800)
+        response = httpx.post(f"{server.url}/v1/chat/completions", content=raw, headers=headers)
+        assert response.status_code in (400, 404), raw
+        error = error_of(response)
+        assert len(error["message"]) < 1100 and len(error["param"] or "") < 300
+        assert (error["message"] + (error["param"] or "")).isprintable()
+
+
+def test_a_model_of_any_name_can_be_listed():
+    with serving() as server:
+        server.state.model_name = "caf\udce9"  # a folder whose name is not UTF-8
+        assert httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"] == "caf\udce9"
+        assert httpx.get(f"{server.url}/health").json()["model"] == "caf\udce9"
+
+
+def test_an_error_of_the_server_itself_has_the_shape_too(monkeypatch):
+    with serving() as server:
+        monkeypatch.setattr(server.state, "health", lambda: 1 / 0)
+        response = httpx.get(f"{server.url}/health")
+    assert response.status_code == 500
+    assert error_of(response)["code"] == "internal_error"
 
 
 FIELDS = ("model", "messages", "prompt", "n", "stream", "stream_options", "top_logprobs", "echo")
