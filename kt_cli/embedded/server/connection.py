@@ -1,4 +1,4 @@
-"""One client's connection: how long it may take, how many there may be, and errors below the routes.
+"""One client's connection: how long it may take, how many there may be, errors below the routes.
 
 uvicorn waits for ever for the rest of a request, answers what is no HTTP in plain text, and closes
 under a client that is still sending, which then reads a reset in place of its answer.
