@@ -7,9 +7,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from kt_cli.commands.cli import Context
 from kt_cli.commands.planned import Planned
 from kt_cli.commands.records import outcomes, save_outcome
+from kt_cli.core.engine_report import EngineReport, planned_uses
+from kt_cli.core.engine_report import report as compared
 from kt_cli.core.history import FIRST, LATE, Cache, Outcome, compare, expected_now, expected_vram
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
@@ -36,7 +40,25 @@ def check(planned: Planned, ctx: Context) -> None:
         "outcome": to_plain(outcome),
         "lines": [to_plain(x) for x in lines],
     }
-    ctx.out.result("check", data, *comparison(plan.model, outcome.date, lines))
+    told = [*comparison(plan.model, outcome.date, lines), *outcome.report.lines()]
+    ctx.out.result("check", data, *told)
+    _judge(plan, outcome.report, ctx)
+
+
+def _judge(plan: Plan, report: EngineReport, ctx: Context) -> None:
+    """Ends with an error where the server does not run as it was planned.
+
+    A server that was started with other flags than these is no error: a note tells.
+    """
+    if report.differences:
+        raise typer.Exit(KtError.exit_code)
+    chosen = {n: v for n, v in planned_uses(plan).items() if n not in _FROM_FREE_MEMORY}
+    for other in compared(report.uses, chosen).differences:
+        ctx.out.note(f"the server was started with another plan: {other}")
+
+
+_FROM_FREE_MEMORY = ("kv_tokens",)
+"""Planned anew they may come out smaller: the server holds memory."""
 
 
 def before_servers(machine: Machine, home: Path) -> Machine:
@@ -61,7 +83,10 @@ def remember(planned: Planned, ctx: Context, name: str) -> None:
     from kt_cli import runtime
 
     try:
-        save_outcome(ctx.home, outcome_of(planned, runtime.find(ctx.home, name)))
+        outcome = outcome_of(planned, runtime.find(ctx.home, name))
+        for difference in outcome.report.differences:
+            ctx.out.note(f"{name} differs from its plan: {difference}")
+        save_outcome(ctx.home, outcome)
     except (OSError, KtError) as error:
         ctx.out.note(f"what it takes could not be written down: {error}")
 
@@ -105,6 +130,7 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
         base=_base(planned, on_gpu),
         context=_context(planned) if on_gpu else None,
         gpus=sum(pool.name.startswith("GPU") for pool in plan.pools) or 1,
+        report=usage.load.report,
     )
 
 

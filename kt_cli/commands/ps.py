@@ -32,7 +32,7 @@ def cli(options: PsOptions, ctx: Context) -> None:
         ctx.out.result("ps", data, "no server is running")
         return
     rows = [_row(server, usage) for server, usage in seen]
-    ctx.out.result("ps", data, *listing([_HEAD, *rows]), *_failures(known))
+    ctx.out.result("ps", data, *listing([_HEAD, *rows]), *_reports(seen), *_failures(known))
 
 
 def as_json(server: Server, usage: Usage) -> dict[str, Any]:
@@ -60,6 +60,10 @@ def listing(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = (zip(row, widths, strict=True) for row in rows)
     return ["  ".join(f"{cell:<{width}}" for cell, width in row).rstrip() for row in padded]
+
+
+def _reports(seen: Sequence[tuple[Server, Usage]]) -> list[str]:
+    return [f"{server.name} {line}" for server, usage in seen for line in usage.load.report.lines()]
 
 
 def _failures(known: Sequence[Server]) -> list[str]:

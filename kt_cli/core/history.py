@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from kt_cli.core.engine_report import EngineReport
 from kt_cli.core.plan import Item, Plan, Range
 from kt_cli.core.units import MIB, round_up
 
@@ -46,6 +47,7 @@ class Outcome:
     context: int | None = None
     """The same of `expected_vram`, of each GPU: the CUDA context."""
     gpus: int = 1
+    report: EngineReport = field(default_factory=EngineReport)
 
     def off(self, base: int) -> int:
         """Bytes that were missing in what a base of that size would have foretold."""

@@ -6,6 +6,7 @@ once. What a parent process needs to know goes to stderr, one line each, always 
     kt-engine listening URL              the port is open; URL tells the port that 0 became
     kt-engine progress FRACTION STAGE    0.00 to 1.00 and what is being done
     kt-engine note TEXT                  what is worth knowing of how the model was loaded
+    kt-engine error TEXT                 what is not as it should be although the model is served
     kt-engine ready URL                  requests are answered
     kt-engine failed JSON                {"what": …, "why": …, "fix": …}; the process ends
     kt-engine stopped                    a clean end after SIGTERM or SIGINT, exit code 0
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli.core import isa
+from kt_cli.core.engine_report import from_words
 from kt_cli.embedded.api import Engine
 from kt_cli.embedded.server.report import Report
 from kt_cli.errors import AuthError, EnvironmentBroken, KtError
@@ -63,6 +65,8 @@ def _serve(args: argparse.Namespace, report: Report, load: LoadEngine) -> int:
         engine = load(Path(args.model), model_name=name, progress=progress, **options)
         for note in engine.notes:
             report.note(note)
+        for difference in engine.report.differences:
+            report.error(f"differs from its plan: {difference}")
         return engine
 
     state = State(name, api_key=key, defaults=read_defaults(Path(args.model)))
@@ -101,6 +105,7 @@ def _engine_options(args: argparse.Namespace) -> dict[str, Any]:
         "trust_remote_code",
         "packs",
         "packs_limit",
+        "planned",
     )
     given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
@@ -157,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--experts-format", help="weights of the experts in kt_moe: bf16, int8, int4")
     add("--packs", type=Path, metavar="FOLDER", help="keep packed experts here for later starts")
     add("--packs-limit", type=_positive, metavar="BYTES", help="room for all packs together")
+    add("--planned", type=from_words, metavar="NAME=VALUE,…", help="what the plan says is used")
     add("--api-key-env", metavar="VAR", help="environment variable with the API key")
     add("--trust-remote-code", action="store_true", help="allow Python code of the model")
     return parser

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from kt_cli.core.engine_report import EngineReport
+
 FinishReason = Literal["stop", "length", "cancelled"]
 
 
@@ -84,6 +86,7 @@ class Engine(Protocol):
     context: int
     notes: tuple[str, ...]
     """Sentences about how the model was loaded."""
+    report: EngineReport
 
     def encode(self, text: str) -> list[int]: ...
 

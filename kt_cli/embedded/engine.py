@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kt_cli.core.engine_report import EngineReport, report
 from kt_cli.embedded.api import Sampling, Stats
 from kt_cli.embedded.handle import RequestHandle
 from kt_cli.embedded.inject import Rule, read_rules
@@ -17,6 +18,7 @@ from kt_cli.embedded.presets import rules_for
 from kt_cli.embedded.runners import GeneralRunner, PooledRunner, Runner
 from kt_cli.embedded.stream import Stream
 from kt_cli.embedded.tokenizer import Tokenizer, end_tokens
+from kt_cli.embedded.uses import uses
 from kt_cli.embedded.worker import Worker
 from kt_cli.errors import DoesNotFitError, UsageError
 from kt_cli.weights.packs import Shelf
@@ -36,11 +38,13 @@ class EmbeddedEngine:
         vocabulary: int,
         eos: Collection[int],
         notes: Sequence[str] = (),
+        report: EngineReport | None = None,
         packs: Packing | None = None,
     ) -> None:
         self.model_name = model_name
         self.context = context
         self.notes = tuple(notes)
+        self.report = report or EngineReport()
         self._worker = worker
         self._packs = packs or NoPacks()
         self._tokenizer = tokenizer
@@ -105,9 +109,11 @@ def load(
     trust_remote_code: bool = False,
     packs: Path | None = None,
     packs_limit: int | None = None,
+    planned: Mapping[str, str] | None = None,
     progress: Callable[[str, float], None],
 ) -> EmbeddedEngine:
     """Loads a model and starts its thread. `kv_tokens` None: a full context for each of the batch.
+    `planned`: what the engine's report is compared with.
 
     Raises a `KtError` that says what is wrong with the checkpoint, the rules or the machine.
     """
@@ -140,6 +146,7 @@ def load(
         vocabulary=loaded.config.get_text_config().vocab_size,
         eos=end_tokens(path, loaded.config, tokenizer),
         notes=loaded.notes,
+        report=report({**uses(loaded), "kv_tokens": str(total)}, planned or {}),
         packs=loaded.packs,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kt_cli.core.embedded_problems import SGLANG_ONLY
+from kt_cli.core.engine_report import planned_uses, to_words
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.packing import MAP, WRITE
@@ -152,6 +153,7 @@ def _decided(plan: Plan) -> Iterator[str]:
         value = plan.value(decision)
         if value is not None:
             yield from (flag, str(value))
+    yield from ("--planned", to_words(planned_uses(plan)))
 
 
 def _patience(plan: Plan) -> float:

@@ -7,9 +7,11 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
+
+from kt_cli.core.engine_report import Difference, EngineReport
 
 _PAUSE_S = 0.1
 _LOADING_S = 0.5
@@ -43,6 +45,7 @@ class Load:
     kv_total: int | None = None
     lags: bool = False
     """`running` may be what was a while ago."""
+    report: EngineReport = field(default_factory=EngineReport)
 
 
 class ReadyProbe(threading.Thread):
@@ -121,7 +124,28 @@ def read_load(text: str) -> Load:
         _whole(values, "kt_kv_tokens_used", "sglang:num_used_tokens"),
         _whole(values, "kt_kv_tokens", "sglang:max_total_num_tokens"),
         lags=live is not None,
+        report=_report(text),
     )
+
+
+def _report(text: str) -> EngineReport:
+    uses = next(_labelled(text, "kt_engine_info"), {})
+    found = _labelled(text, "kt_plan_differences")
+    fields = ("name", "planned", "used")
+    return EngineReport(uses, tuple(Difference(*(x.get(f, "") for f in fields)) for x in found))
+
+
+def _labelled(text: str, name: str) -> Iterator[dict[str, str]]:
+    """The labels of each sample of a metric."""
+    for line in text.split("\n"):
+        if line.startswith(name + "{"):
+            pairs = _LABEL.findall(line)
+            yield {key: _ESCAPE.sub(lambda m: _PLAIN[m[1]], value) for key, value in pairs}
+
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r'\\([\\n"])')
+_PLAIN = {"n": "\n", '"': '"', "\\": "\\"}
 
 
 def _get(address: Address, timeout_s: float) -> tuple[int, bytes] | None:
@@ -146,7 +170,7 @@ def _samples(text: str) -> dict[str, float]:
     """Metric, with its mode if it has one → value, summed over other labels (Prometheus text
     format 0.0.4)."""
     values: dict[str, float] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("#"):
             continue
         head, _, number = line.rpartition(" ")

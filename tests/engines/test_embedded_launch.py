@@ -58,6 +58,7 @@ def test_the_engine_understands_every_decision() -> None:
         "dtype": "fp32",
         "experts_backend": "torch",
         "trust_remote_code": False,
+        "planned": {"threads": "2", "kv_tokens": "16384"},
     }
 
 

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from kt_cli.core.engine_report import EngineReport
 from kt_cli.embedded.api import Stats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -74,9 +75,9 @@ class Metrics:
         with self._lock:
             self._tpot.observe(seconds)
 
-    def render(self, stats: Stats | None) -> str:
+    def render(self, stats: Stats | None, report: EngineReport | None = None) -> str:
         with self._lock:
-            lines = [*self._own_lines(), *_engine_lines(stats)]
+            lines = [*self._own_lines(), *_engine_lines(stats), *_report_lines(report)]
         return "\n".join(lines) + "\n"
 
     def _own_lines(self) -> Iterable[str]:
@@ -100,6 +101,25 @@ def _engine_lines(stats: Stats | None) -> Iterable[str]:
         for name, (about, field) in table.items():
             yield from _head(name, about, kind)
             yield f"{name} {getattr(stats, field)}"
+
+
+def _report_lines(report: EngineReport | None) -> Iterable[str]:
+    if report is None or not report.uses:
+        return
+    yield from _head("kt_engine_info", "What the loaded engine uses", "gauge")
+    yield f"kt_engine_info{_labels(report.uses)} 1"
+    yield from _head("kt_plan_differences", "What is not in use as it was planned", "gauge")
+    for x in report.differences:
+        labels = {"name": x.name, "planned": x.planned, "used": x.used}
+        yield f"kt_plan_differences{_labels(labels)} 1"
+
+
+def _labels(values: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in values.items()) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _head(name: str, about: str, kind: str) -> Iterable[str]:

@@ -33,6 +33,9 @@ class Report:
     def note(self, text: str) -> None:
         self._line(f"note {' '.join(text.split())}")
 
+    def error(self, text: str) -> None:
+        self._line(f"error {' '.join(text.split())}")
+
     def failed(self, error: KtError) -> None:
         fields = {"what": error.what, "why": error.why, "fix": error.fix}
         self._line(f"failed {json.dumps(fields)}")

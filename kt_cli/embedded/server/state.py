@@ -106,7 +106,9 @@ class State:
         return (200 if self._phase == "ready" else 503), body
 
     def render_metrics(self) -> str:
-        return self.metrics.render(self._engine.stats() if self._engine else None)
+        if self._engine is None:
+            return self.metrics.render(None)
+        return self.metrics.render(self._engine.stats(), self._engine.report)
 
     @contextmanager
     def room_for(self, answers: int, param: str) -> Iterator[None]:

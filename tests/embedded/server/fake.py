@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from kt_cli.core.engine_report import EngineReport
 from kt_cli.embedded.api import Chunk, Handle, Sampling, Stats, TokenLogprob
 from kt_cli.errors import NotReadyError
 
@@ -85,6 +86,7 @@ class FakeEngine:
     submitted: list[Sampling] = field(default_factory=list)
     generated: int = 0
     notes: tuple[str, ...] = ("rule 2 takes\nno module",)
+    report: EngineReport = field(default_factory=EngineReport)
     closed: bool = False
 
     def __post_init__(self) -> None:
