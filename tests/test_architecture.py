@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -47,8 +48,9 @@ LIGHT_STDLIB_ONLY = ("core", "errors", "opts", "options")
 HEAVY = {"torch", "transformers", "sglang", "kt_kernel", "kt_moe", "openai", "pydantic"}
 
 
-def modules() -> list[Path]:
-    return sorted(ROOT.rglob("*.py"))
+@cache
+def modules() -> tuple[Path, ...]:
+    return tuple(sorted(ROOT.rglob("*.py")))
 
 
 def room(path: Path) -> str:
@@ -56,7 +58,8 @@ def room(path: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -65,7 +68,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def rooms_imported(path: Path) -> set[str]:
@@ -73,21 +76,25 @@ def rooms_imported(path: Path) -> set[str]:
     return {parts[1] for parts in ours if parts[0] == "kt_cli" and len(parts) > 1}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_room_imports_only_the_rooms_below_it(path: Path) -> None:
-    here = room(path)
-    if here in ("app", "commands", "__main__", "__init__"):
-        return
-    allowed = ALLOWED.get(here, set()) | GROUND | {"__version__"}
-    assert rooms_imported(path) <= allowed
+def test_a_room_imports_only_the_rooms_below_it() -> None:
+    climbing = {
+        str(path.relative_to(ROOT)): above
+        for path in modules()
+        if (here := room(path)) not in ("app", "commands", "__main__", "__init__")
+        if (above := rooms_imported(path) - ALLOWED.get(here, set()) - GROUND - {"__version__"})
+    }
+    assert climbing == {}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_core_needs_the_standard_library_alone(path: Path) -> None:
-    if room(path) not in LIGHT_STDLIB_ONLY:
-        return
-    foreign = {n.split(".")[0] for n in imports(path)} - set(sys.stdlib_module_names)
-    assert foreign <= {"kt_cli"}
+def test_core_needs_the_standard_library_alone() -> None:
+    known = {"kt_cli", *sys.stdlib_module_names}
+    foreign = {
+        str(path.relative_to(ROOT)): strange
+        for path in modules()
+        if room(path) in LIGHT_STDLIB_ONLY
+        if (strange := {name.split(".")[0] for name in imports(path)} - known)
+    }
+    assert foreign == {}
 
 
 def test_the_kernels_do_not_know_the_command_line() -> None:
