@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kt_cli import unfinished
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.options import HubOptions, RunOptions
 from kt_cli.opts import Opt, parse_bytes, parse_count, render, specs
@@ -240,12 +241,8 @@ def _read_text(path: Path) -> str | None:
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes a whole file or nothing; raises KtError when the disk refuses."""
-    import tempfile
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as f:
-            f.write(text)
-        Path(f.name).replace(path)
+        unfinished.write(path, text, private=True)
     except OSError as error:
         raise KtError(f"cannot write {path}", error.strerror or str(error)) from error

@@ -44,7 +44,10 @@ ALLOWED = {
     },
     "settings": set(),
 }
-LIGHT_STDLIB_ONLY = ("core", "errors", "opts", "options")
+EDGES = {"children", "unfinished"}
+"""Leaves that act: for every room that may act itself."""
+PURE = {"core", "engines"}
+LIGHT_STDLIB_ONLY = ("core", "errors", "opts", "options", "children", "unfinished")
 HEAVY = {"torch", "transformers", "sglang", "kt_kernel", "kt_moe", "openai", "pydantic"}
 
 
@@ -76,12 +79,16 @@ def rooms_imported(path: Path) -> set[str]:
     return {parts[1] for parts in ours if parts[0] == "kt_cli" and len(parts) > 1}
 
 
+def allowed(here: str) -> set[str]:
+    return ALLOWED.get(here, set()) | GROUND | {"__version__"} | (set() if here in PURE else EDGES)
+
+
 def test_a_room_imports_only_the_rooms_below_it() -> None:
     climbing = {
         str(path.relative_to(ROOT)): above
         for path in modules()
         if (here := room(path)) not in ("app", "commands", "__main__", "__init__")
-        if (above := rooms_imported(path) - ALLOWED.get(here, set()) - GROUND - {"__version__"})
+        if (above := rooms_imported(path) - allowed(here))
     }
     assert climbing == {}
 
@@ -95,6 +102,18 @@ def test_core_needs_the_standard_library_alone() -> None:
         if (strange := {name.split(".")[0] for name in imports(path)} - known)
     }
     assert foreign == {}
+
+
+def test_programs_are_started_and_unfinished_files_are_made_in_one_place() -> None:
+    """Else a killed `kt` leaves them behind."""
+    starts = {"children.py", "runtime/keeper.py", "runtime/control.py"}
+    makes = {"unfinished.py", "doctor/reading.py", "bench/micro_launch.py"}
+    for path in modules():
+        name, text = str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+        calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)}
+        started = {c for c in calls if re.fullmatch(r"subprocess\.\w+|os\.(system|popen|fork)", c)}
+        assert not started or name in starts | {"runtime/supervisor.py"}, (name, started)
+        assert not any(c.startswith("tempfile.") for c in calls) or name in makes, name
 
 
 def test_the_kernels_do_not_know_the_command_line() -> None:

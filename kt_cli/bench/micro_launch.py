@@ -8,20 +8,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kt_cli import children, unfinished
 from kt_cli.bench import micro
 from kt_cli.bench.micro import Case, Limits, Report, Row, Skipped
 from kt_cli.core.kernels import remedy
 from kt_cli.errors import EnvironmentBroken, KtError
+
+if TYPE_CHECKING:
+    from subprocess import Popen
 
 HERE = Path(__file__).parent
 PEER_SCRIPTS = {"kt-kernel": "micro_kt_kernel.py", "torch": "micro_torch.py"}
@@ -61,7 +63,7 @@ def _require(peer: str, python: str) -> None:
     look = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
     try:
         command, env = [python, "-c", look], _environment(python)
-        found = subprocess.run(command, capture_output=True, env=env, check=False)
+        found = children.run(command, env=env)
         why = f"{python} has no {module}" if found.returncode else ""
     except OSError as error:
         why = f"{python} cannot be run: {error.strerror}"
@@ -179,34 +181,25 @@ def _row(engine: str, wanted: Wanted, item: Mapping[str, Any], note: Note) -> Ro
 
 def _lines(engine: str, command: Sequence[str], request: Mapping[str, Any]) -> Iterator[Any]:
     """What the process reports, as it comes."""
-    with tempfile.TemporaryDirectory(prefix="kt-microbench-") as folder:
-        question, out, log = (Path(folder) / name for name in ("request", "rows", "log"))
+    with unfinished.scratch(Path(tempfile.gettempdir())) as folder:
+        question, out, log = (folder / name for name in ("request", "rows", "log"))
         question.write_text(json.dumps(request), encoding="utf-8")
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                [*command, str(question), str(out)],
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env=_environment(command[0]),
-            )
-        try:
+        argv = [*command, str(question), str(out)]
+        with (
+            log.open("wb") as stream,
+            children.started(argv, stream, _environment(command[0])) as process,
+        ):
             yield from _follow(process, out)
-        finally:
-            process.kill()
-            process.wait()
         if process.returncode:
             raise _died(engine, process.returncode, log.read_text(errors="replace"))
 
 
-def _follow(process: subprocess.Popen[bytes], out: Path) -> Iterator[Any]:
+def _follow(process: Popen[bytes], out: Path) -> Iterator[Any]:
     """The whole lines of a growing file, until its writer ends."""
     done = 0
     ended = False
     while not ended:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.2)
-        ended = process.returncode is not None
+        ended = children.ended(process, within_s=0.2)
         text = out.read_text(encoding="utf-8") if out.exists() else ""
         lines = text[: text.rfind("\n") + 1].splitlines()
         yield from map(json.loads, lines[done:])

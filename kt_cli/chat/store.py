@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from kt_cli import unfinished
 from kt_cli.chat.session import Conversation
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.errors import KtError, NotFoundError, UsageError
@@ -70,7 +69,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.folder / f"{name}.json"
         body = {"schema": SCHEMA, **to_plain(conversation)}
-        _write(path, json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+        unfinished.write(path, json.dumps(body, indent=2, ensure_ascii=False) + "\n", private=True)
         return path
 
     def remove(self, name: str) -> None:
@@ -102,14 +101,3 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         fix = "use letters, digits, dots, hyphens and underscores, 100 at most"
         raise UsageError(f"{name!r} cannot be the name of a conversation", "", fix)
-
-
-def _write(path: Path, text: str) -> None:
-    number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from kt_cli import unfinished
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.errors import KtError, TransferError
 from kt_cli.hub.listing import Listing, RemoteFile, safe_path
@@ -67,10 +68,7 @@ def read(folder: Path) -> Manifest | None:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    path = folder / NAME
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(to_plain(manifest), indent=1), encoding="utf-8")
-    fresh.replace(path)
+    unfinished.write(folder / NAME, json.dumps(to_plain(manifest), indent=1))
 
 
 @contextmanager

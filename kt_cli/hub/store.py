@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kt_cli import unfinished
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.hub import manifest
 from kt_cli.hub.listing import Listing
@@ -42,6 +43,7 @@ class Store:
     folder: Path
 
     def entries(self) -> tuple[Entry, ...]:
+        unfinished.sweep(self.folder)
         try:
             names = sorted(p.name for p in self.folder.iterdir() if _NAME.match(p.name))
         except FileNotFoundError:
@@ -84,16 +86,9 @@ class Store:
         place = self.free_place(name)
         check_model_folder(source)
         need_space(self.folder, tree_bytes(source))
-        fresh = self.folder / f".copy-{name}-{os.getpid()}"
-        try:
-            if source.is_dir():
-                shutil.copytree(source, fresh, symlinks=False)
-            else:
-                fresh.mkdir(parents=True)
-                shutil.copy2(source, fresh / source.name)
-            fresh.rename(place)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with unfinished.folder(place) as fresh:
+            _copy(source, fresh)
         return self._describe(name)
 
     def rename(self, name: str, fresh: str) -> Entry:
@@ -106,10 +101,7 @@ class Store:
         if not self.entry(name).linked:
             raise UsageError(f"{name} is not a link", "its files are in the models folder")
         check_model_folder(source)
-        place = self.place(name)
-        fresh = self.folder / f".link-{os.getpid()}"
-        fresh.symlink_to(source.resolve(), target_is_directory=source.is_dir())
-        fresh.replace(place)
+        unfinished.link(self.place(name), source.resolve())
         return self._describe(name)
 
     def remove(self, name: str) -> Entry:
@@ -119,9 +111,7 @@ class Store:
         if place.is_symlink():
             place.unlink()
         else:
-            doomed = self.folder / f".removed-{name}-{os.getpid()}"
-            place.rename(doomed)
-            shutil.rmtree(doomed)
+            unfinished.discard(place)
         return entry
 
     def _describe(self, name: str) -> Entry:
@@ -136,6 +126,20 @@ class Store:
             return Entry(name, str(target), "damaged", linked=linked, why=str(error))
         repo, revision = (known.listing.repo, known.listing.revision) if known else ("", "")
         return Entry(name, str(target), state, size, linked, repo, revision, why)
+
+
+def _copy(source: Path, fresh: Path) -> None:
+    """Raises KtError where the disk refuses."""
+    try:
+        if source.is_dir():
+            shutil.copytree(source, fresh, symlinks=False, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source, fresh / source.name)
+    except shutil.Error as error:
+        (_, _, why), *_ = error.args[0]
+        raise KtError(f"{source} cannot be copied", str(why)) from error
+    except OSError as error:
+        raise KtError(f"{source} cannot be copied", error.strerror or str(error)) from error
 
 
 def _state(place: Path, known: manifest.Manifest | None) -> tuple[State, str]:

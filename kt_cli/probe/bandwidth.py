@@ -6,12 +6,12 @@ The measuring itself is `kt_moe.limits`, run in a process of its own.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+from kt_cli import unfinished
 from kt_cli.core.machine import Measured
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.probe import toml
@@ -56,9 +56,7 @@ def load(cache: Path) -> Measured | None:
 
 def save(cache: Path, measured: Measured) -> None:
     cache.mkdir(parents=True, exist_ok=True)
-    fresh = cache / f"{FILE}.{os.getpid()}"
-    fresh.write_text(toml.write(to_plain(measured)))
-    fresh.replace(cache / FILE)
+    unfinished.write(cache / FILE, toml.write(to_plain(measured)))
 
 
 def measure(

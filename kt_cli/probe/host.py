@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kt_cli import children
+
 MISSING = 127
 TIMED_OUT = 124
 
@@ -47,22 +49,15 @@ def signal_name(number: int) -> str:
 
 def run_tool(argv: Sequence[str], timeout: float) -> Ran:
     """Runs a tool to its end; never raises for a tool that is missing, slow or crashing."""
-    import subprocess  # 8 ms that most probes can do without
+    from subprocess import TimeoutExpired  # 8 ms that most probes can do without
 
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            text=True,
-            errors="replace",
-        )
-    except subprocess.TimeoutExpired as slow:
+        done = children.run(argv, timeout_s=timeout)
+    except TimeoutExpired as slow:
         return Ran(TIMED_OUT, _decoded(slow.stdout), _decoded(slow.stderr))
     except OSError as error:
         return Ran(MISSING, "", str(error))
-    return Ran(done.returncode, done.stdout, done.stderr)
+    return Ran(done.returncode, _decoded(done.stdout), _decoded(done.stderr))
 
 
 def load_nvml() -> Any:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kt_cli import unfinished
 from kt_cli.core.environment import FOLDER, MARKER, read_marker
 from kt_cli.core.machine import Engine
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
@@ -224,11 +225,6 @@ def _save_cache(cache: Path | None, data: Mapping[str, Any]) -> None:
     """A cache that cannot be written only costs time."""
     if cache is None:
         return
-    file = cache / "engines.json"
-    fresh = file.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(data, indent=1))
-        fresh.replace(file)
-    except OSError:
-        fresh.unlink(missing_ok=True)
+        unfinished.write(cache / "engines.json", json.dumps(data, indent=1))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from kt_cli.children import die_with_parent
 from kt_cli.runtime import cgroup, procs
 
 STOP, KILL = signal.SIGTERM, signal.SIGQUIT
@@ -59,7 +60,7 @@ def _keep(command: Command, say: Callable[[Mapping[str, object]], None], parent:
     signal.set_wakeup_fd(-1)
     procs.set_title("kt-keeper")
     procs.adopt_orphans()
-    procs.die_with_parent(STOP, parent)
+    die_with_parent(STOP, parent)
     if command.group is not None:
         cgroup.enter(command.group)
     try:
@@ -77,7 +78,7 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     keeper = os.getpid()
 
     def prepare() -> None:
-        procs.die_with_parent(signal.SIGKILL, keeper)
+        die_with_parent(signal.SIGKILL, keeper)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
 
     return subprocess.Popen(

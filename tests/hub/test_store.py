@@ -1,5 +1,7 @@
 """The models folder: nothing lost, nothing deleted silently, nothing outside touched."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,44 @@ def test_a_folder_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
 def test_a_small_disk_is_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(KtError, match="too small"):
         need_space(tmp_path / "deep/er", 10**18)
+
+
+COPYING = """
+import shutil, sys, threading
+from pathlib import Path
+from kt_cli.hub.store import Store
+def copy(source, target, *, follow_symlinks=True):
+    Path(target).write_bytes(b"x" * 1000)
+    print("here", flush=True)
+    threading.Event().wait()
+whole = shutil.copytree
+shutil.copytree = lambda *args, **more: whole(*args, **more, copy_function=copy)
+Store(Path(sys.argv[1])).copy(Path(sys.argv[2]), "m")
+"""
+
+
+def test_what_a_killed_import_left_is_cleared_by_the_next_look(
+    store: Store, tmp_path: Path
+) -> None:
+    source = make_model(tmp_path / "disk/m")
+    for _ in range(2):
+        argv = [sys.executable, "-c", COPYING, str(store.folder), str(source)]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as importing:
+            assert importing.stdout is not None and importing.stdout.readline() == b"here\n"
+            assert len(store.entries()) == 0 and len(list(store.folder.iterdir())) == 1
+            importing.kill()
+    assert store.entries() == () and list(store.folder.iterdir()) == []
+    assert store.copy(source, "m").state == "ready"
+
+
+def test_a_copy_that_the_disk_refuses_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copytree", refuse)
+    with pytest.raises(KtError) as caught:
+        store.copy(make_model(tmp_path / "disk/m"), "m")
+    assert caught.value.why == "No space left on device"
+    assert list(store.folder.iterdir()) == []

