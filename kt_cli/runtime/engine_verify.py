@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import Literal
 
+from kt_cli import children
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.runtime.environments import python_of
 
@@ -32,16 +33,17 @@ def verify(folder: Path, name: str) -> tuple[Check, ...]:
     script = str(Path(__file__).with_name("engine_checks.py"))
     command = [str(python_of(folder)), "-E", "-s", script, name]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired as error:
-        out = error.stdout or b""
-        text = out.decode(errors="replace") if isinstance(out, bytes) else out
+        done = children.run(command, timeout_s=_TIMEOUT_S)
+    except TimeoutExpired as error:
+        text = _text(error.stdout or b"")
         return tuple(_checks(text, f"took longer than {_TIMEOUT_S:.0f} s"))
     except OSError as error:
         return (Check("the interpreter", "failed", str(error)),)
-    return tuple(_checks(done.stdout, _ending(done.returncode, done.stderr)))
+    return tuple(_checks(_text(done.stdout), _ending(done.returncode, _text(done.stderr))))
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _checks(text: str, ending: str) -> Iterator[Check]:

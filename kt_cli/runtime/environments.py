@@ -7,30 +7,24 @@ not fetched again. Until the last one is there, `MARKER` says that the environme
 from __future__ import annotations
 
 import fcntl
-import functools
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
+from kt_cli import children, unfinished
 from kt_cli.core.environment import FOLDER, MARKER, Installed, read_marker
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError, EnvironmentBroken, KtError, TransferError
-from kt_cli.runtime.procs import die_with_parent
 
 Progress = Callable[[str, float], None]
 _LOOK_S = 0.5
-_SCRATCH = ".scratch-"
 _ROOM = 2_000_000_000
 """Bytes that must be free besides the environment: the largest wheel is unpacked beside it."""
 
@@ -168,17 +162,16 @@ def _make(folder: Path, python: str, state: Installed) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, state)
     command = [*make, *(["--allow-existing"] if uv else []), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = children.run(command)
     if done.returncode:
         fix = "install uv, or the package `python3-venv` of your distribution"
-        why = _last_line(done.stderr or done.stdout)
+        why = _last_line((done.stderr or done.stdout).decode(errors="replace"))
         raise EnvironmentBroken(f"cannot make {folder}", why, fix)
     _write(folder, state)
 
 
 def _fill(folder: Path, plan: Build, progress: Progress) -> None:
-    for left_behind in folder.glob(f"{_SCRATCH}*"):
-        shutil.rmtree(left_behind, ignore_errors=True)
+    unfinished.sweep(folder)
     total = sum(package.bytes for batch in plan.batches for package in batch) or 1
     done = 0
     for batch in plan.batches:
@@ -198,17 +191,15 @@ def _install(
     folder: Path, packages: Sequence[Wanted], fetched: Callable[[int], None], *, resolve: bool
 ) -> None:
     """`fetched` hears how many bytes lie in the installer's temporary folder."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
-        file, log = Path(scratch, "requirements.txt"), Path(scratch, "log")
+    with unfinished.scratch(folder) as scratch:
+        file, log = scratch / "requirements.txt", scratch / "log"
         file.write_text("".join(f"{p.name}=={p.version}\n" for p in packages))
-        with log.open("wb") as sink:
-            process = _start([*_installer(folder, resolve), "-r", str(file)], sink, scratch)
-            try:
-                while _still_running(process):
-                    fetched(_size(Path(scratch)))
-            finally:
-                process.kill()
-                process.wait()
+        command = [*_installer(folder, resolve), "-r", str(file)]
+        env = {**os.environ, "TMPDIR": str(scratch)}
+        env.pop("PYTHONPATH", None)
+        with log.open("wb") as sink, children.started(command, sink, env) as process:
+            while not children.ended(process, within_s=_LOOK_S):
+                fetched(_size(scratch))
         said = log.read_text(errors="replace")
     if process.returncode:
         what = f"packages of {folder.name} could not be installed"
@@ -226,28 +217,6 @@ def _installer(folder: Path, resolve: bool) -> list[str]:
     return [python, "-m", "pip", "install", *quiet, *alone]
 
 
-def _start(command: Sequence[str], out: IO[bytes], scratch: str) -> subprocess.Popen[bytes]:
-    """A child that ends with this process, whatever ends it."""
-    environment = {**os.environ, "TMPDIR": scratch}
-    environment.pop("PYTHONPATH", None)
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        preexec_fn=functools.partial(die_with_parent, signal.SIGKILL, os.getpid()),
-    )
-
-
-def _still_running(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(timeout=_LOOK_S)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
-
-
 def _link(folder: Path, source: Path) -> None:
     for site in folder.glob("lib/python3*/site-packages"):
         place = site / source.name
@@ -256,16 +225,14 @@ def _link(folder: Path, source: Path) -> None:
 
 
 def _write(folder: Path, state: Installed) -> None:
-    fresh = folder / f"{MARKER}.part"
-    fresh.write_text(json.dumps(to_plain(state), indent=1) + "\n", encoding="utf-8")
-    fresh.replace(folder / MARKER)
+    unfinished.write(folder / MARKER, json.dumps(to_plain(state), indent=1) + "\n")
 
 
 def _version(python: str) -> str:
     if python == sys.executable:
         return ".".join(map(str, sys.version_info[:3]))
     code = "import platform; print(platform.python_version())"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+    return children.run([python, "-c", code]).stdout.decode(errors="replace").strip()
 
 
 def _size(folder: Path) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kt_cli import unfinished
 from kt_cli.core.environment import MARKER
 from kt_cli.errors import DoesNotFitError, KtError, TransferError
 from kt_cli.probe.stack import environments as probed
@@ -89,13 +90,13 @@ def test_a_build_goes_on_where_it_stopped(index: Path, tmp_path: Path) -> None:
     assert [e.name for e in probed(home)] == [""], "no plan uses half an environment"
     first, seen = record_of(home, "one").stat().st_mtime_ns, []
 
-    (folder / ".scratch-of-a-kill").mkdir()
+    (folder / f"{unfinished.PREFIX}of-a-kill").mkdir()
     wheel(index, "three")
     environments.build(home, PLAN, lambda stage, fraction: seen.append(fraction))
     (index / "three-1.0-py3-none-any.whl").unlink()
     assert record_of(home, "one").stat().st_mtime_ns == first, "what is whole is left alone"
     assert seen == sorted(seen) and seen[-1] == 1.0
-    assert not list(folder.glob(".scratch*"))
+    assert not list(folder.glob(f"{unfinished.PREFIX}*"))
     assert [e.name for e in probed(home)] == ["", "toy"]
     state = environments.installed(home, "toy")
     assert state is not None and state.complete and state.bytes > 1_000_000
