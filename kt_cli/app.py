@@ -12,7 +12,9 @@ import typer
 import typer.completion
 from typer.core import TyperCommand, TyperGroup
 
+from kt_cli import environment
 from kt_cli.errors import INTERRUPTED, KtError, UsageError
+from kt_cli.ui import streams
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kt_cli.commands.run", "Serve a model"),
@@ -154,14 +156,24 @@ def _show_help(text: str) -> int:
 def _fail(error: KtError, argv: list[str]) -> int:
     from kt_cli.ui import Out
 
+    out = Out(json_mode="--json" in argv)
     if "--debug" in argv:
-        import traceback
-
-        traceback.print_exception(error)
-    Out(json_mode="--json" in argv).error(error)
+        out.trace(error)
+    out.error(error)
     return error.exit_code
 
 
 def main() -> NoReturn:
     gc.disable()  # the start makes thousands of objects and frees none; commands switch it on
-    sys.exit(run(sys.argv[1:]))
+    environment.tidy()
+    streams.guard()
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except streams.ReaderGone:
+        streams.release()
+        code = streams.READER_GONE
+    except KtError:  # the error itself could not be written
+        streams.release()
+        code = KtError.exit_code
+    sys.exit(code)

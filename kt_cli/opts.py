@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*$", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
+_INT = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_ID = re.compile(r"[0-9]{1,4}")
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -34,11 +36,18 @@ def parse_count(text: str) -> int:
 
 
 def _size_parts(text: str) -> tuple[float, str, str, str]:
-    match = _SIZE.match(text)
+    match = _SIZE.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is not a size such as 4096, 32k or 24GB")
     number, prefix, binary, unit = match.groups()
     return float(number), prefix.lower(), binary, unit
+
+
+def parse_int(text: str) -> int:
+    """Decimal digits with a sign at most; raises ValueError."""
+    if not _INT.fullmatch(text):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
 
 
 def parse_ids(text: str) -> tuple[int, ...]:
@@ -46,7 +55,7 @@ def parse_ids(text: str) -> tuple[int, ...]:
     ids: list[int] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.strip().partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
+        if not (_ID.fullmatch(first) and _ID.fullmatch(last or first)):
             raise ValueError(f"{text!r} is not a list of numbers such as 0,2-3")
         ids += range(int(first), int(last or first) + 1)
     return tuple(dict.fromkeys(ids))

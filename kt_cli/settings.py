@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kt_cli import unfinished
+from kt_cli import environment, unfinished
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.options import HubOptions, RunOptions
-from kt_cli.opts import Opt, parse_bytes, parse_count, render, specs
+from kt_cli.opts import Opt, parse_bytes, parse_count, parse_int, render, specs
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,6 @@ def keys() -> dict[str, Key]:
     }
 
 
-def kt_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder that holds everything `kt` writes: KT_HOME, else ~/.kt."""
-    return Path(environ.get("KT_HOME") or "~/.kt").expanduser()
-
-
 def read_value(key: Key, text: str) -> Any:
     """Text to a checked value; raises UsageError that names the key."""
     try:
@@ -91,7 +86,7 @@ def _convert(key: Key, text: str) -> Any:
     if key.spec.parse in (parse_count, parse_bytes):
         return key.spec.parse(text)
     if key.kind is int:
-        return int(text)
+        return parse_int(text)
     return text
 
 
@@ -165,9 +160,9 @@ def load(
     user: Path | None = None,
 ) -> Settings:
     """Reads all layers; raises UsageError that names a bad file or variable."""
-    base = home or kt_home(environ)
+    base = home or environment.kt_home(environ)
     project = (cwd or Path.cwd()) / "kt.toml"
-    upstream = (user or Path("~").expanduser()) / ".ktransformers" / "config.yaml"
+    upstream = (user or environment.user_home(environ)) / ".ktransformers" / "config.yaml"
     layers = (
         *_environment(environ),
         (str(project), _read_toml(project)),
@@ -178,8 +173,19 @@ def load(
 
 
 def _environment(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
-    present = (key for key in keys().values() if environ.get(key.variable))
-    return [(k.variable, {k.name: read_value(k, environ[k.variable])}) for k in present]
+    present = [
+        (key, given)
+        for key in keys().values()
+        if (given := environment.text(key.variable, environ))
+    ]
+    return [(key.variable, {key.name: _from_variable(key, given)}) for key, given in present]
+
+
+def _from_variable(key: Key, given: str) -> Any:
+    try:
+        return read_value(key, given)
+    except KtError as error:
+        raise UsageError(f"{key.variable}: {error.what}", error.why, error.fix) from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

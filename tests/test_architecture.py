@@ -13,7 +13,7 @@ import pytest
 import kt_cli
 
 ROOT = Path(kt_cli.__file__).parent
-GROUND = {"errors", "opts", "options"}
+GROUND = {"errors", "opts", "options", "environment"}
 """Leaves that import the standard library only, so that any room may stand on them."""
 
 ALLOWED = {
@@ -47,7 +47,10 @@ ALLOWED = {
 EDGES = {"children", "unfinished"}
 """Leaves that act: for every room that may act itself."""
 PURE = {"core", "engines"}
-LIGHT_STDLIB_ONLY = ("core", "errors", "opts", "options", "children", "unfinished")
+LIGHT_STDLIB_ONLY = (
+    *("core", "errors", "opts", "options", "environment"),
+    *("children", "unfinished"),
+)
 HEAVY = {"torch", "transformers", "sglang", "kt_kernel", "kt_moe", "openai", "pydantic"}
 
 
@@ -114,6 +117,30 @@ def test_programs_are_started_and_unfinished_files_are_made_in_one_place() -> No
         started = {c for c in calls if re.fullmatch(r"subprocess\.\w+|os\.(system|popen|fork)", c)}
         assert not started or name in starts | {"runtime/supervisor.py"}, (name, started)
         assert not any(c.startswith("tempfile.") for c in calls) or name in makes, name
+
+
+OWN_PROCESSES = (
+    *("embedded/", "bench/", "runtime/keeper.py"),
+    *("probe/inside.py", "probe/bandwidth.py", "doctor/binding.py"),
+)
+"""Programs of their own, whose output is read by another program or is a log."""
+PRINTERS = re.compile(
+    r"\bprint\(|sys\.std(?:out|err)\.(?!isatty|encoding|flush)|\.std(?:out|err)\.write|\\x1b|\\033"
+    r"|typer\.(?:echo|secho|prompt|confirm)\b|\bConsole\(|print_exc"
+)
+
+
+def test_everything_that_is_printed_passes_the_gate_of_ui() -> None:
+    offenders = []
+    for path in modules():
+        name = str(path.relative_to(ROOT))
+        if name.startswith(("ui/", *OWN_PROCESSES)):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            called = re.sub(r"(?:out|self|_console|bar)\.print\(|def _?print\(", "", line)
+            if PRINTERS.search(called):
+                offenders.append(f"{name}:{number}: {line.strip()}")
+    assert not offenders, "\n".join(offenders)
 
 
 def test_the_kernels_do_not_know_the_command_line() -> None:

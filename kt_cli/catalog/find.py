@@ -17,6 +17,7 @@ from kt_cli.catalog.names import ambiguity, lookup, not_found, only_kin
 from kt_cli.catalog.presets import Preset, load_presets, preset_model
 from kt_cli.core.hints import Variant
 from kt_cli.core.model import Model
+from kt_cli.environment import kt_home
 from kt_cli.errors import NotFoundError
 
 
@@ -26,7 +27,7 @@ def find(name: str, home: Path | None = None, presets: Path | None = None) -> Mo
     `home` is KT_HOME, from the environment when it is not given. Raises NotFoundError that names
     what comes close.
     """
-    home = home or Path(os.environ.get("KT_HOME") or "~/.kt").expanduser()
+    home = home or kt_home()
     for layout in demo.LAYOUT_NAMES:
         if name == demo.folder_of(home, layout).name:
             return _demo(home, layout)

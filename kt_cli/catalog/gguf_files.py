@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kt_cli.errors import KtError, NotFoundError
 
-SERIES = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+SERIES = re.compile(r"-(\d{5})-of-(\d{5})\.gguf\Z")
 
 
 def gguf_files(path: Path) -> list[Path]:

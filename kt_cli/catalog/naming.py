@@ -18,7 +18,7 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|blk)\.(\d+)\.")
 EXPERT = re.compile(r"(?:^|\.)experts\.\d+\.")
 # Companions of a quantised weight, which are no parameters of the model.
 SCALES = re.compile(
-    r"(scale|scales|scale_inv|scale_2|global_scale|zero_point|qzeros|g_idx|weight_shape)$"
+    r"(scale|scales|scale_inv|scale_2|global_scale|zero_point|qzeros|g_idx|weight_shape)\Z"
 )
 
 

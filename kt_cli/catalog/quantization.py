@@ -31,7 +31,7 @@ def _names(pattern: str, module: str) -> bool:
     if pattern.startswith("re:"):
         return re.match(pattern[3:], module) is not None
     wanted = re.escape(pattern).replace(r"\*", ".*")
-    return re.search(rf"(^|\.){wanted}($|\.)", module) is not None
+    return re.search(rf"(^|\.){wanted}(\Z|\.)", module) is not None
 
 
 def model_dtype(config: Config) -> str:

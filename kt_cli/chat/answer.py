@@ -9,6 +9,7 @@ from typing import cast
 
 from kt_cli.chat.client import Client, Delta
 from kt_cli.chat.interrupts import Interrupts
+from kt_cli.chat.keyboard import silent
 from kt_cli.chat.render import Renderer
 from kt_cli.chat.session import Conversation, wire_messages
 from kt_cli.chat.stats import Meter, Speed
@@ -40,7 +41,7 @@ def get_answer(client: Client, conversation: Conversation, renderer: Renderer) -
     interrupted, failure = False, None
     messages = wire_messages(conversation)
     deltas = client.stream(conversation.model, messages, conversation.params)
-    with Interrupts() as interrupts, renderer:
+    with Interrupts() as interrupts, silent(), renderer:
         try:
             # A generator by its nature, so that closing it lets the server go.
             with closing(cast(Generator[Delta, None, None], deltas)):

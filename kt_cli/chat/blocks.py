@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`]*$)|~{3,})[ \t]*(.*)$")
+_FENCE = re.compile(r"^ {0,3}(`{3,}(?=[^`]*\Z)|~{3,})[ \t]*(.*)\Z")
 _INNER_FENCE = re.compile(r"^\s*(?:[-*+]|\d+[.)])?\s*(`{3,}|~{3,})")
-_ITEM = re.compile(r"^ {0,3}(?:[-*+]|\d{1,9}[.)])(?:\s|$)")
+_ITEM = re.compile(r"^ {0,3}(?:[-*+]|\d{1,9}[.)])(?:\s|\Z)")
 
 
 @dataclass(frozen=True, slots=True)

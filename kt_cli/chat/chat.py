@@ -13,7 +13,7 @@ from kt_cli.chat.session import Session
 from kt_cli.chat.stats import Speed
 from kt_cli.chat.store import Saved, Store
 from kt_cli.errors import AuthError, KtError, NotFoundError, NotReadyError
-from kt_cli.ui import Out
+from kt_cli.ui import Out, Painted
 
 
 class Leave(Exception):
@@ -87,10 +87,10 @@ class Chat:
 
     def _close(self, answer: Answer) -> None:
         if answer.interrupted:
-            self.out.note(_dim("stopped; `/retry` asks again", self.out))
+            self.out.note(_dim("stopped; `/retry` asks again"))
         if answer.text or answer.reasoning:
             cut = " · cut at the token limit" if answer.finish_reason == "length" else ""
-            self.out.note(_dim(answer.speed.describe() + cut, self.out))
+            self.out.note(_dim(answer.speed.describe() + cut))
 
     def _explain(self, error: KtError) -> None:
         self.out.error(error)
@@ -101,7 +101,5 @@ class Chat:
             self.out.hint("the message was taken back; arrow up brings it to the input line")
 
 
-def _dim(text: str, out: Out) -> str:
-    from kt_cli.ui import colours
-
-    return f"\x1b[2m{text}\x1b[0m" if colours(out.stderr) else text
+def _dim(text: str) -> Painted:
+    return Painted(((text, "2"),))

@@ -1,4 +1,8 @@
-"""Ctrl-C as a stop between two pieces of an answer, never in the middle of drawing one."""
+"""Ctrl-C as a stop between two pieces of an answer, never in the middle of drawing one.
+
+SIGTERM and a closing terminal end the program by an exception, so that what was changed about the
+terminal is put back.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from types import FrameType
 from typing import TypeVar
 
 T = TypeVar("T")
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -21,12 +26,16 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if self._main:
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
+            self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._on_signal)}
+            for number in _ENDINGS:
+                if signal.getsignal(number) == signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, _leave)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._main:
-            signal.signal(signal.SIGINT, self._before)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def each(self, items: Iterator[T]) -> Iterator[T]:
         while True:
@@ -45,3 +54,7 @@ class Interrupts:
         self._asked = True
         if self._waiting:
             raise KeyboardInterrupt
+
+
+def _leave(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

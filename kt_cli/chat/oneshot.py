@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from kt_cli.chat.answer import Answer, get_answer
@@ -29,8 +28,8 @@ def ask_once(client: Client, session: Session, out: Out) -> Answer:
 
 def _renderer(out: Out) -> Plain:
     if out.json_mode:
-        return Plain(io.StringIO())
-    return Plain(out.stdout, clean=out.stdout.isatty())
+        return Plain(lambda _: None)
+    return Plain(out.stream, terminal=out.on_terminal)
 
 
 def _data(client: Client, session: Session, answer: Answer) -> dict[str, Any]:

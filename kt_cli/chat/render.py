@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -14,10 +14,10 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from kt_cli.chat.blocks import Block, Blocks, CodeEnd, CodeLine, CodeStart, Part
-from kt_cli.chat.clean import visible
 from kt_cli.chat.highlight import Highlighter
 from kt_cli.chat.markdown import Trimmed, render_block
-from kt_cli.ui import colours
+from kt_cli.chat.wrap import Wrapper
+from kt_cli.ui import Out, colours, visible
 
 LEAST_WIDTH = 20
 FRAME_S = 0.06
@@ -43,19 +43,25 @@ class Renderer(Protocol):
     def reasoning(self, text: str) -> None: ...
 
 
-def for_terminal(stream: TextIO, console: Callable[[], Console]) -> Renderer:
+def for_conversation(out: Out) -> Renderer:
     """Markdown where the terminal has colours and some width."""
-    if not colours(stream) or shutil.get_terminal_size().columns < LEAST_WIDTH:
-        return Plain(stream, clean=True, thoughts=True)
-    return Rich(console())
+    if not colours(out.stdout) or _columns() < LEAST_WIDTH:
+        return Plain(out.stream, terminal=True, thoughts=True)
+    return Rich(out.console())
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size().columns
 
 
 class Plain:
-    """The text as it is, to the byte; for a terminal with `clean` and, on request, `thoughts`."""
+    """The text as it is, to the byte; on a `terminal` made visible and broken between words."""
 
-    def __init__(self, stream: TextIO, *, clean: bool = False, thoughts: bool = False) -> None:
-        self._stream = stream
-        self._clean = clean
+    def __init__(
+        self, write: Callable[[str], object], *, terminal: bool = False, thoughts: bool = False
+    ) -> None:
+        self._stream = write
+        self._wrapper = Wrapper(_columns) if terminal else None
         self._thoughts = thoughts
         self._last = ""
         self._thinking = False
@@ -64,14 +70,16 @@ class Plain:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._wrapper:
+            self._put(self._wrapper.finish())
         if self._last and self._last != "\n":
-            self._write("\n")
+            self._put("\n")
 
     def text(self, text: str) -> None:
         if self._thinking:
             self._write("\n\n")
             self._thinking = False
-        self._write(visible(text) if self._clean else text)
+        self._write(text)
 
     def reasoning(self, text: str) -> None:
         if not self._thoughts:
@@ -79,12 +87,15 @@ class Plain:
         if not self._thinking:
             self._write("(thinking) ")
             self._thinking = True
-        self._write(visible(text) if self._clean else text)
+        self._write(text)
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
-        self._last = text[-1:] or self._last
+        self._put(self._wrapper.feed(visible(text)) if self._wrapper else text)
+
+    def _put(self, text: str) -> None:
+        if text:
+            self._stream(text)
+            self._last = text[-1]
 
 
 class Rich:
@@ -99,7 +110,7 @@ class Rich:
         self._status = console.status(Text("waiting for the first token", style="dim"))
         self._highlighter: Highlighter | None = None
         self._printed = False
-        self._thinking = False
+        self._thoughts: Wrapper | None = None
         self._next_frame = 0.0
 
     def __enter__(self) -> Rich:
@@ -118,8 +129,11 @@ class Rich:
 
     def reasoning(self, text: str) -> None:
         self._status.stop()
-        self._thinking = True
-        self._console.print(Text(visible(text), style=THINKING), end="", soft_wrap=True)
+        self._thoughts = self._thoughts or Wrapper(lambda: self._console.width)
+        self._think(self._thoughts.feed(visible(text)))
+
+    def _think(self, text: str) -> None:
+        self._console.print(Text(text, style=THINKING), end="", soft_wrap=True)
 
     def text(self, text: str) -> None:
         self._status.stop()
@@ -129,9 +143,10 @@ class Rich:
         self._show_tail()
 
     def _end_thinking(self) -> None:
-        if self._thinking:
+        if self._thoughts:
+            self._think(self._thoughts.finish())
             self._console.print("\n")
-            self._thinking = False
+            self._thoughts = None
 
     def _print(self, part: Part) -> None:
         if isinstance(part, Block):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from io import TextIOWrapper
 from pathlib import Path
 
 from kt_cli.chat import commands
@@ -17,7 +15,7 @@ from kt_cli.chat.loop import converse
 from kt_cli.chat.oneshot import ask_once
 from kt_cli.chat.options import ChatOptions
 from kt_cli.chat.params import Params
-from kt_cli.chat.render import Renderer, for_terminal
+from kt_cli.chat.render import for_conversation
 from kt_cli.chat.session import Conversation, Session
 from kt_cli.chat.store import Store
 from kt_cli.errors import NotReadyError, UsageError
@@ -30,25 +28,19 @@ ONE_SHOT = "last-prompt"
 def start(options: ChatOptions, out: Out, home: Path, *, may_ask: bool) -> None:
     """`may_ask`: a person may be asked for what to say, where there is a terminal."""
     prompt = _prompt(options, may_ask)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     store = Store(home)
     saved = store.latest() if options.resume else None
     session = Session(saved.conversation if saved else None)
     address = find(home, url=options.url, api_key=options.api_key, model=options.model)
     client = Client(address.url, address.api_key)
     _prepare(session, options, client)
-    chat = Chat(client, session, store, out, _renderer(out), not options.no_save)
+    chat = Chat(client, session, store, out, lambda: for_conversation(out), not options.no_save)
     if saved:
         chat.name, chat.named = saved.name, True
     if prompt:
         _once(chat, prompt)
     else:
         _converse(chat, home, address.note)
-
-
-def _renderer(out: Out) -> Callable[[], Renderer]:
-    return lambda: for_terminal(out.stdout, out.console)
 
 
 def _prompt(options: ChatOptions, may_ask: bool) -> str:

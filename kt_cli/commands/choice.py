@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import typer
-
 from kt_cli import runtime
 from kt_cli.commands.cli import Context
 from kt_cli.errors import NotFoundError, UsageError
@@ -23,5 +21,5 @@ def chosen(ctx: Context, name: str | None, candidates: Sequence[Server]) -> Serv
     names = ", ".join(s.name for s in candidates)
     if not ctx.may_ask:
         raise UsageError("NAME is missing", f"there are: {names}", "name one of them")
-    answer = typer.prompt(f"Which server ({names})?", default=candidates[0].name, err=True)
-    return runtime.find(ctx.home, str(answer))
+    answer = ctx.out.ask(f"Which server ({names})?", candidates[0].name)
+    return runtime.find(ctx.home, answer)

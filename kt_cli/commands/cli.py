@@ -49,7 +49,7 @@ class Context:
         """Asks on a terminal; --yes answers yes; without a terminal the answer is no."""
         if self.common.yes:
             return True
-        return self.may_ask and typer.confirm(question, err=True)
+        return self.may_ask and self.out.confirm(question)
 
 
 PASSES = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -93,7 +93,7 @@ def need(ctx: Context, name: str, value: str | None, question: str = "") -> str:
         return value
     if not ctx.may_ask:
         raise UsageError(f"{name.upper()} is missing", "", "give it on the command line")
-    return str(typer.prompt(question or name, err=True))
+    return ctx.out.ask(question or name)
 
 
 def context(common: CommonOptions, extra: tuple[str, ...] = ()) -> Context:

@@ -97,7 +97,7 @@ def init(options: NoOptions, ctx: Context) -> None:
         raise UsageError("`kt config init` asks questions and needs a terminal", "", fix)
     for name, key in keys().items():
         current = ctx.settings.get(name).value
-        answer = typer.prompt(f"{key.help} [{name}]", default=_text(current), err=True)
+        answer = ctx.out.ask(f"{key.help} [{name}]", _text(current))
         if answer and answer != _text(current):
             ctx.settings.set(name, answer)
     ctx.out.note(f"settings are in {ctx.settings.user_file}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,8 +19,11 @@ from kt_cli.doctor.repair import Repaired, repair
 from kt_cli.errors import EnvironmentBroken
 from kt_cli.opts import opt, parse_path
 from kt_cli.probe import bandwidth, stack, toml
-from kt_cli.ui.out import colours
+from kt_cli.ui import Painted
 from kt_cli.weights.packs import Shelf, folder_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _COLOURS: dict[Severity, str] = {"error": "31", "warning": "33", "info": "36", "ok": "32"}
 
@@ -114,14 +117,19 @@ def as_json(
     }
 
 
-def human(ctx: Context, machine: Machine, findings: tuple[Finding, ...]) -> list[str]:
-    def paint(severity: Severity, text: str) -> str:
-        return f"\x1b[{_COLOURS[severity]}m{text}\x1b[0m" if colours(ctx.out.stdout) else text
-
+def human(ctx: Context, machine: Machine, findings: tuple[Finding, ...]) -> list[RenderableType]:
     drawn = drawing.draw(machine)
     if (getattr(ctx.out.stdout, "encoding", None) or "utf-8").lower().replace("-", "") != "utf8":
         drawn = [drawing.ascii_only(line) for line in drawn]
-    return [*drawn, *report.lines(findings, paint), "", report.summary(findings)]
+    said = [_painted(line) for line in report.lines(findings)]
+    return [*drawn, *said, "", report.summary(findings)]
+
+
+def _painted(line: report.Line) -> Painted:
+    if line.severity is None:
+        return Painted(((line.text, ""),))
+    word = f"  {line.severity}"
+    return Painted(((word, _COLOURS[line.severity]), (line.text[len(word) :], "")))
 
 
 def _agreed(ctx: Context, finding: Finding, line: str) -> bool:

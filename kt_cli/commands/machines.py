@@ -14,7 +14,7 @@ from kt_cli.engines.facts import presets_folder, read_gpus
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.opts import opt, parse_bytes, parse_preset_or_path
 
-_GPUS = re.compile(r"^(?:(\d+)\s*[x×*]\s*)?(.+)$")
+_GPUS = re.compile(r"(?:(\d+)\s*[x×*]\s*)?(.+)")
 WHAT_IF = "What if"
 
 
@@ -87,7 +87,7 @@ def _with_gpus(machine: Machine, text: str, table: tuple[GpuFacts, ...]) -> Mach
         if int(text) and not machine.gpus:
             raise UsageError(f"--gpu {text}: of which kind?", "", f"say `--gpu {text}x4090`")
         return _as_if_installed(with_gpus(machine, int(text), None))
-    match = _GPUS.match(text.strip())
+    match = _GPUS.fullmatch(text.strip())
     count, name = (match[1], match[2]) if match else (None, text)
     facts = find_gpu(name, table)
     if facts is None:

@@ -12,7 +12,7 @@ from kt_cli.commands.cli import Context, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.opts import opt
 from kt_cli.runtime import Server, Usage
-from kt_cli.ui import human_bytes
+from kt_cli.ui import human_bytes, one_line
 
 _HEAD = ("NAME", "STATE", "URL", "UPTIME", "MEMORY", "RUN/WAIT", "TOK/S", "MODEL", "ENGINE")
 
@@ -57,8 +57,9 @@ def _row(server: Server, usage: Usage) -> tuple[str, ...]:
 
 def listing(rows: Sequence[Sequence[str]]) -> list[str]:
     """Aligned columns that are never cut, so that a URL can be copied from any terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = (zip(row, widths, strict=True) for row in rows)
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = (zip(row, widths, strict=True) for row in cells)
     return ["  ".join(f"{cell:<{width}}" for cell, width in row).rstrip() for row in padded]
 
 
@@ -67,7 +68,8 @@ def _reports(seen: Sequence[tuple[Server, Usage]]) -> list[str]:
 
 
 def _failures(known: Sequence[Server]) -> list[str]:
-    return [f"{s.name}: {s.failure.what}: {s.failure.why}" for s in known if s.failure]
+    failures = [(s.name, s.failure) for s in known if s.failure]
+    return [one_line(f"{name}: {failure.what}: {failure.why}") for name, failure in failures]
 
 
 def _uptime(server: Server) -> float:

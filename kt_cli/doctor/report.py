@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from kt_cli.doctor.finding import Finding, Severity
 
-Paint = Callable[[Severity, str], str]
 WIDTH = 9
 
 
-def plain(severity: Severity, text: str) -> str:
-    return text
+class Line(NamedTuple):
+    text: str
+    severity: Severity | None = None
+    """Where `text` begins with a finding's severity, after two spaces."""
 
 
-def lines(findings: Sequence[Finding], paint: Paint = plain) -> list[str]:
-    """`paint` may colour a severity's word."""
-    shown: list[str] = []
+def lines(findings: Sequence[Finding]) -> list[Line]:
+    shown: list[Line] = []
     for topic in dict.fromkeys(finding.topic for finding in findings):
-        shown += ["", topic]
+        shown += [Line(""), Line(topic)]
         for finding in findings:
             if finding.topic == topic:
-                shown += _finding(finding, paint)
+                shown += _finding(finding)
     return shown
 
 
@@ -37,14 +38,13 @@ def summary(findings: Sequence[Finding]) -> str:
     return said + (f"; `kt doctor --fix` can mend {safe}" if safe else "")
 
 
-def _finding(finding: Finding, paint: Paint) -> list[str]:
-    word = paint(finding.severity, finding.severity)
-    shown = [f"  {word}{' ' * (WIDTH - len(finding.severity))}{finding.what}"]
+def _finding(finding: Finding) -> list[Line]:
     pad = " " * (WIDTH + 2)
+    shown = [Line(f"  {finding.severity:<{WIDTH}}{finding.what}", finding.severity)]
     if finding.why:
-        shown.append(f"{pad}why: {finding.why}")
+        shown.append(Line(f"{pad}why: {finding.why}"))
     if finding.fix:
-        shown.append(f"{pad}fix: {finding.fix}")
+        shown.append(Line(f"{pad}fix: {finding.fix}"))
     return shown
 
 

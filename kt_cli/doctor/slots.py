@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from kt_cli.doctor.facts import Dimm
 
 # "P0_Node0_Channel3_Dimm0", "P0 CHANNEL A", "NODE 1 CHANNEL 2 DIMM 0"
-_CHANNEL = re.compile(r"channel[ _]*([a-z0-9]+?)(?=[ _-]|dimm|$)", re.IGNORECASE)
+_CHANNEL = re.compile(r"channel[ _]*([a-z0-9]+?)(?=[ _-]|dimm|\Z)", re.IGNORECASE)
 _SOCKET = re.compile(r"(?:^|[ _])(?:cpu|p|proc|node|socket)[ _]*(\d+)", re.IGNORECASE)
 # "CPU1_DIMM_A1", "DIMM_B2", "P2-DIMMH1", "A3"
-_LETTER = re.compile(r"(?:^|[ _-]|dimm)([A-P])_?\d*$", re.IGNORECASE)
+_LETTER = re.compile(r"(?:^|[ _-]|dimm)([A-P])_?\d*\Z", re.IGNORECASE)
 
 
 def channels(dimms: Iterable[Dimm]) -> dict[str, bool]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from kt_cli.errors import TransferError, UsageError
 
 Hub = Literal["huggingface", "modelscope"]
-_REPO = re.compile(r"^[\w.-]+/[\w.-]+$")
+_REPO = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _DANGEROUS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py", ".sh", ".exe", ".so", ".dll")
 """Pickles and programs: a model in safetensors or GGUF needs none of them."""
 
@@ -60,7 +60,7 @@ def _any(path: str, patterns: tuple[str, ...]) -> bool:
 
 def check_repo(repo: str) -> str:
     """Raises UsageError unless `repo` is OWNER/NAME."""
-    if not _REPO.match(repo) or ".." in repo:
+    if not _REPO.fullmatch(repo) or ".." in repo:
         raise UsageError(f"{repo!r} is not a repository", "", "write it as OWNER/NAME")
     return repo
 

@@ -20,7 +20,7 @@ from kt_cli.hub import manifest
 from kt_cli.hub.listing import Listing
 
 State = Literal["ready", "incomplete", "unavailable", "damaged"]
-_NAME = re.compile(r"^[A-Za-z0-9][\w.+-]{0,95}$")
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,95}")
 SCAN_DEPTH = 6
 
 
@@ -45,7 +45,7 @@ class Store:
     def entries(self) -> tuple[Entry, ...]:
         unfinished.sweep(self.folder)
         try:
-            names = sorted(p.name for p in self.folder.iterdir() if _NAME.match(p.name))
+            names = sorted(p.name for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
         except FileNotFoundError:
             return ()
         return tuple(self._describe(name) for name in names)
@@ -60,7 +60,7 @@ class Store:
 
     def place(self, name: str) -> Path:
         """Where the entry is or would be; UsageError for a name that is no single component."""
-        if not _NAME.match(name):
+        if not _NAME.fullmatch(name):
             fix = "use letters, digits, dot, dash and underscore"
             raise UsageError(f"{name!r} cannot be a model's name", "", fix)
         return self.folder / name

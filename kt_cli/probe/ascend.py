@@ -17,7 +17,7 @@ MIB = 1024**2
 # | 0  910B3 | OK           | 98.7  39         0 / 0        |
 # | 0        | 0000:C1:00.0 | 0     0 / 0   3349 / 65536    |
 _NAME = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
-_CHIP = re.compile(r"^\|\s*\d+(?:\s+\d+)?\s*\|\s*([0-9A-Fa-f:.]+)\s*\|(.*)\|\s*$")
+_CHIP = re.compile(r"^\|\s*\d+(?:\s+\d+)?\s*\|\s*([0-9A-Fa-f:.]+)\s*\|(.*)\|\s*\Z")
 _USAGE = re.compile(r"(\d+)\s*/\s*(\d+)")
 _VERSION = re.compile(r"npu-smi\s+(\S+)")
 

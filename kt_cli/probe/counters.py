@@ -22,7 +22,7 @@ SOURCES = "/sys/bus/event_source/devices"
 LINE_BYTES = 64
 _PERF_EVENT_OPEN = {"x86_64": 298}
 _ATTR_BYTES = 64  # PERF_ATTR_SIZE_VER0
-_FIELD = re.compile(r"config:(\d+)(?:-(\d+))?$")
+_FIELD = re.compile(r"config:(\d+)(?:-(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def _config(host: Host, place: str, text: str) -> int | None:
     config = 0
     for part in text.split(","):
         name, _, value = part.partition("=")
-        field = _FIELD.match(host.text(f"{place}/format/{name.strip()}"))
+        field = _FIELD.fullmatch(host.text(f"{place}/format/{name.strip()}"))
         if not field:
             return None
         config |= int(value or "1", 0) << int(field[1])

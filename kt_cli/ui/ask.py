@@ -42,8 +42,7 @@ class LineAsker:
         return text
 
     def _line(self, prompt: str) -> str:
-        self._out.stderr.write(prompt)
-        self._out.stderr.flush()
+        self._out.prompt(prompt)
         line = self._stdin.readline()
         if not line:
             raise EOFError

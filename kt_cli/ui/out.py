@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+import typer
+
+from kt_cli import environment
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import KtError
+from kt_cli.ui.gate import Painted, hide, json_text, one_line, trace, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -23,7 +27,7 @@ SCHEMA_VERSION = 1
 
 
 class Out:
-    """Prints for a human, as JSON, or results only."""
+    """Prints for a human, as JSON, or results only. Every text passes the gate (`ui.gate`)."""
 
     def __init__(
         self,
@@ -33,12 +37,20 @@ class Out:
         interactive: bool | None = None,
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
+        secrets: frozenset[str] | None = None,
     ) -> None:
+        """`secrets` are never shown; by default those of the environment and the command line."""
         self.json_mode = json_mode
         self.quiet = quiet
         self.stdout = stdout or sys.stdout
         self.stderr = stderr or sys.stderr
         self.interactive = _is_terminal() if interactive is None else interactive
+        self._secrets = environment.secrets(os.environ, sys.argv) if secrets is None else secrets
+
+    @property
+    def on_terminal(self) -> bool:
+        """Data goes to a terminal, not into a pipe or a file."""
+        return self.stdout.isatty()
 
     def result(self, schema: str, data: Any, *human: RenderableType) -> None:
         """Shows `data`: as JSON under `schema`, else as the given texts, tables or pictures."""
@@ -54,10 +66,15 @@ class Out:
         if self.json_mode:
             return
         for item in renderables:
-            if isinstance(item, str):
-                self.stdout.write(item + "\n")
+            if isinstance(item, (str, Painted)):
+                self.stdout.write(self._shown(item, self.stdout) + "\n")
             else:
                 self.console().print(item, crop=False)
+        self.stdout.flush()
+
+    def stream(self, text: str) -> None:
+        """An answer while it comes: gated on a terminal, data to the byte in a pipe or a file."""
+        self.stdout.write(visible(text) if self.on_terminal else text)
         self.stdout.flush()
 
     def event(self, name: str, data: Any, human: str = "") -> None:
@@ -67,17 +84,17 @@ class Out:
         elif human:
             self.note(human)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str | Painted) -> None:
         """What happens, for a person; silent with --quiet and --json."""
         if not self.quiet and not self.json_mode:
             self._err(text)
 
     def hint(self, text: str) -> None:
-        self.note(self._styled("hint: ", "cyan") + text)
+        self.note(Painted((("hint: ", "36"), (text, ""))))
 
     def warn(self, text: str) -> None:
         if not self.json_mode:
-            self._err(self._styled("warning: ", "yellow") + text)
+            self._err(Painted((("warning: ", "33"), (text, ""))))
 
     def error(self, error: KtError) -> None:
         """Shows what, why and fix; in JSON mode as an object on stdout."""
@@ -86,31 +103,57 @@ class Out:
             body = {**fields, "exit_code": error.exit_code, **_details(error)}
             self._json_line({"schema": f"kt.error/{SCHEMA_VERSION}", "error": body}, indent=2)
             return
-        self._err(self._styled("error: ", "red") + error.what)
+        self._err(Painted((("error: ", "31"), (_indented(error.what), ""))))
         if error.why:
-            self._err(f"  why: {error.why}")
+            self._err(f"  why: {_indented(error.why)}")
         if error.fix:
-            self._err(f"  fix: {error.fix}")
+            self._err(f"  fix: {_indented(error.fix)}")
 
-    def console(self, *, stderr: bool = False) -> Console:
-        from rich.console import Console
+    def trace(self, error: BaseException) -> None:
+        """The traceback, for --debug."""
+        self._err(trace(error).rstrip("\n"))
 
-        stream = self.stderr if stderr else self.stdout
-        return Console(file=stream, highlight=False, markup=False, emoji=False)
+    def ask(self, question: str, default: str | None = None) -> str:
+        """An answer on the terminal; Enter takes the default, which may be empty.
 
-    def _err(self, text: str) -> None:
-        self.stderr.write(text + "\n")
+        Raises typer.Abort at the end of input.
+        """
+        shown = None if default is None else one_line(default)
+        return str(typer.prompt(one_line(question), default=shown, err=True))
+
+    def confirm(self, question: str) -> bool:
+        return typer.confirm(one_line(question), err=True)
+
+    def prompt(self, text: str) -> None:
+        """Before an answer that is read on the same line."""
+        self.stderr.write(one_line(text))
         self.stderr.flush()
 
-    def _styled(self, text: str, colour: str) -> str:
-        codes = {"red": "31", "yellow": "33", "cyan": "36"}
-        return f"\x1b[{codes[colour]}m{text}\x1b[0m" if colours(self.stderr) else text
+    def console(self, *, stderr: bool = False) -> Console:
+        from kt_cli.ui.console import GatedConsole
+
+        return GatedConsole(self.stderr if stderr else self.stdout, self._secrets)
+
+    def _err(self, text: str | Painted) -> None:
+        self.stderr.write(self._shown(text, self.stderr) + "\n")
+        self.stderr.flush()
+
+    def _shown(self, text: str | Painted, stream: TextIO) -> str:
+        if isinstance(text, Painted) and colours(stream):
+            return hide(text.coloured(), self._secrets)
+        return hide(visible(str(text)), self._secrets)
 
     def _json_line(self, data: Mapping[str, Any], indent: int | None = None) -> None:
         import json
 
-        self.stdout.write(json.dumps(data, indent=indent, ensure_ascii=False) + "\n")
+        text = json_text(json.dumps(data, indent=indent, ensure_ascii=False))
+        self.stdout.write(hide(text, self._secrets) + "\n")
         self.stdout.flush()
+
+
+def _indented(text: str) -> str:
+    """Further lines of a message stand further right, so that none poses as `why` or `fix`."""
+    return text.replace("\n", "\n       ")
 
 
 def colours(stream: TextIO) -> bool:
@@ -151,7 +194,7 @@ class _Table:
             name, right = column.rstrip(">"), column.endswith(">")
             grid.add_column(name, justify="right" if right else "left", overflow="fold")
         for row in self.rows:
-            grid.add_row(*(Text(cell) for cell in row))
+            grid.add_row(*(Text(one_line(cell)) for cell in row))
         return grid
 
 

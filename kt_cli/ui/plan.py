@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kt_cli.core.plan import Item, Plan, Pool, Problem, Range
 from kt_cli.core.units import gb, tokens
-from kt_cli.ui.out import colours
+from kt_cli.ui.gate import Painted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -273,14 +273,18 @@ def _bar(pool: Pool, sizes: dict[str, int], look: Style) -> str:
     return "".join(look.mark(kind) * cells.get(kind, 0) for kind in _MARKS)
 
 
-def _coloured(line: str) -> str:
+_RUNS = re.compile("|".join(f"{mark.glyph}+" for mark in _MARKS.values()))
+_COLOURS = {mark.glyph: mark.colour for mark in _MARKS.values()}
+
+
+def _coloured(line: str) -> Painted:
     """The bar's runs in colour where the terminal shows any."""
-    if not colours(sys.stdout):
-        return line
-    for mark in _MARKS.values():
-        painted = f"\x1b[{mark.colour}m\\g<0>\x1b[0m"
-        line = re.sub(f"{mark.glyph}+", painted, line)
-    return line
+    pieces: list[tuple[str, str]] = []
+    end = 0
+    for run in _RUNS.finditer(line):
+        pieces += [(line[end : run.start()], ""), (run[0], _COLOURS[run[0][0]])]
+        end = run.end()
+    return Painted((*pieces, (line[end:], "")))
 
 
 def _wrapped(parts: Sequence[str], indent: str, width: int) -> list[str]:

@@ -69,7 +69,7 @@ def expert_biases(checkpoint: Checkpoint, model: Model, layer: int) -> dict[str,
 
 
 def _source(checkpoint: Checkpoint, model: Model, geometry: Experts, layer: int) -> Source:
-    pattern = re.compile(rf"((?:.*\.)?layers\.{layer}\.(?:.*\.)?experts\.)(.+)$")
+    pattern = re.compile(rf"((?:.*\.)?layers\.{layer}\.(?:.*\.)?experts\.)(.+)\Z")
     near = (name for name in checkpoint.names() if f"layers.{layer}." in name)  # 90,000 names
     found = [m for m in map(pattern.match, near) if m and "mtp." not in m[1]]
     if not found:

@@ -1,4 +1,4 @@
-"""A terminal of endless height: what a person sees of an output with control sequences."""
+"""A terminal: what a person sees of an output with control sequences, scrolled-off lines too."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ _CSI = re.compile(r"\x1b\[([0-9]*)([A-Za-z])")
 
 
 class Screen:
-    def __init__(self, width: int = 80) -> None:
+    def __init__(self, width: int = 80, height: int = 1_000_000) -> None:
         self._width = width
+        self._height = height
         self._rows: list[dict[int, str]] = [{}]
         self._row = self._column = 0
 
@@ -51,9 +52,10 @@ class Screen:
             return
         count, kind = int(match[1] or 0), match[2]
         if kind == "A":
-            self._row = max(0, self._row - max(1, count))
+            top = max(0, len(self._rows) - self._height)
+            self._row = max(top, self._row - max(1, count))
         elif kind == "B":
-            self._row += max(1, count)
+            self._row = min(len(self._rows) - 1, self._row + max(1, count))
         elif kind == "C":
             self._column += max(1, count)
         elif kind == "D":

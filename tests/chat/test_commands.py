@@ -31,7 +31,7 @@ def chat(server, tmp_path) -> Chat:
     session = Session()
     session.change(model="raw")
     client = Client(server.url)
-    return Chat(client, session, Store(tmp_path), out, lambda: Plain(out.stdout))
+    return Chat(client, session, Store(tmp_path), out, lambda: Plain(out.stream))
 
 
 def said(chat: Chat) -> str:
@@ -206,7 +206,7 @@ def test_a_lost_server_leaves_the_session_and_the_half_answer(tmp_path):
         out = Out(stdout=io.StringIO(), stderr=io.StringIO())
         session = Session()
         session.change(model="raw")
-        chat = Chat(Client(server.url), session, Store(tmp_path), out, lambda: Plain(out.stdout))
+        chat = Chat(Client(server.url), session, Store(tmp_path), out, lambda: Plain(out.stream))
         handle(chat, "question")
         assert chat.session.messages[-1].content == "half an ans"
         assert chat.session.messages[-1].stopped
@@ -220,7 +220,7 @@ def test_a_refused_message_is_taken_back(tmp_path):
     body = b'{"error": {"message": "too long", "code": "context_length_exceeded"}}'
     with raw_server(status=400, body=body) as server:
         out = Out(stdout=io.StringIO(), stderr=io.StringIO())
-        chat = Chat(Client(server.url), Session(), Store(tmp_path), out, lambda: Plain(out.stdout))
+        chat = Chat(Client(server.url), Session(), Store(tmp_path), out, lambda: Plain(out.stream))
         handle(chat, "question")
     assert chat.session.messages == ()
     assert "taken back" in out.stderr.getvalue()

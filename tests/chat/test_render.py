@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from kt_cli.chat.clean import visible
 from kt_cli.chat.highlight import Highlighter
-from kt_cli.chat.render import Plain, Rich, for_terminal
+from kt_cli.chat.render import Plain, Rich, for_conversation
+from kt_cli.ui import Out, visible
 
 TORTURE = "[red]x[/red] [/b] [["
 INLINE = ("[red]", "[/]", "[[", "**", "`", "<b>", "[x](y)", "\\(", "&amp;", "~~", "_", "word", " ")
@@ -65,7 +65,7 @@ def shown(parts: list[str], width: int = 80) -> str:
 @given(st.lists(st.text()))
 def test_plain_is_the_text_to_the_byte(parts):
     stream = io.StringIO(newline="")
-    with Plain(stream) as renderer:
+    with Plain(stream.write) as renderer:
         for part in parts:
             renderer.text(part)
     text = "".join(parts)
@@ -156,7 +156,7 @@ def test_control_characters_become_visible_in_any_chunking(text, size):
 def test_a_model_cannot_steer_the_terminal():
     assert "\x1b]0;" not in output(["\x1b]0;title\x07 \x1b[2J"])
     stream = io.StringIO()
-    with Plain(stream, clean=True) as renderer:
+    with Plain(stream.write, terminal=True) as renderer:
         renderer.text("\x1b[31mred")
     assert stream.getvalue() == "␛[31mred\n"
 
@@ -170,10 +170,10 @@ def test_without_colours_a_terminal_gets_plain_text(variables, monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    assert isinstance(for_terminal(Terminal(), Console), Rich)
+    assert isinstance(for_conversation(Out(stdout=Terminal())), Rich)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert isinstance(for_terminal(Terminal(), Console), Plain)
+    assert isinstance(for_conversation(Out(stdout=Terminal())), Plain)
 
 
 def test_reasoning_is_dimmed_and_parted_from_the_answer():
@@ -181,14 +181,14 @@ def test_reasoning_is_dimmed_and_parted_from_the_answer():
     with Rich(Console(file=stream, force_terminal=True, color_system="standard")) as renderer:
         renderer.reasoning("let me [see]")
         renderer.text("answer")
-    assert "\x1b[2;3mlet me [see]\x1b[0m" in stream.getvalue()
+    assert "\x1b[2;3mlet me \x1b[0m" in stream.getvalue()
     assert Screen().feed(stream.getvalue()).text.split("\n")[:3] == ["let me [see]", "", "answer"]
 
 
 def test_plain_reasoning_is_marked_where_it_is_wanted():
     for thoughts, wanted in ((True, "(thinking) hm\n\nyes\n"), (False, "yes\n")):
         stream = io.StringIO()
-        with Plain(stream, thoughts=thoughts) as renderer:
+        with Plain(stream.write, thoughts=thoughts) as renderer:
             renderer.reasoning("hm")
             renderer.text("yes")
         assert stream.getvalue() == wanted

@@ -1,6 +1,7 @@
 """`kt chat` in a real terminal."""
 
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ class Terminal:
         return CONTROL.sub("", self.seen)
 
     def screen(self) -> str:
-        return Screen(self.columns).feed(self.seen).text
+        return Screen(self.columns, 24).feed(self.seen).text
 
     def leave(self) -> int:
         self.until(PROMPT)
@@ -206,3 +207,52 @@ def test_no_server_is_said_before_the_first_prompt(tmp_path):
         term.child.expect(pexpect.EOF)
         term.child.close()
         assert term.child.exitstatus == 8
+
+
+WORDS = [f"word{k}" for k in range(150)]
+"""A paragraph of a dozen lines."""
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["colours", "plain"])
+@pytest.mark.parametrize("keys", [CTRL_C, "abc\r"], ids=["ctrl-c", "typing"])
+def test_keys_during_an_answer_repeat_no_line_of_it(tmp_path, variables, keys):
+    answer = [part for word in WORDS for part in (text(f"{word} "), 0.01)]
+    ending = [60.0, END, DONE] if keys == CTRL_C else [0.3, text("\n\nlast"), END, DONE]
+    with (
+        raw_server(answers=[[*answer, *ending], [text("next"), END, DONE]]) as server,
+        terminal(tmp_path, "--url", server.url, **variables) as term,
+    ):
+        term.ask("hi")
+        term.until("word70")
+        for key in keys:
+            term.child.send(key)
+            time.sleep(0.05)
+        term.until("stopped" if keys == CTRL_C else "next")
+        assert term.leave() == 0
+        seen = term.screen()
+    assert re.findall(r"word\d+", seen) == [w for w in WORDS if re.search(rf"\b{w}\b", seen)]
+
+
+def test_a_single_answer_is_broken_between_words(tmp_path):
+    answers = [[*(text(f"{word} ") for word in WORDS), END, DONE]]
+    with (
+        raw_server(answers=answers) as server,
+        terminal(tmp_path, "--url", server.url, "hi") as term,
+    ):
+        term.child.expect(pexpect.EOF)
+        term.seen = term.child.before
+    assert Screen(80, 24).feed(term.seen).text.split() == WORDS
+
+
+def test_a_terminal_is_left_as_it_was_when_the_program_is_ended(tmp_path):
+    with (
+        raw_server(answers=[[text("hello "), 60.0]]) as server,
+        terminal(tmp_path, "--url", server.url) as term,
+    ):
+        term.ask("hi")
+        term.until("hello")
+        wait_until(lambda: not term.child.getecho())
+        term.child.kill(signal.SIGTERM)
+        wait_until(term.child.getecho)
+        term.child.expect(pexpect.EOF)
+        assert "\x1b[?25h" in term.child.before, "the cursor is shown again"
