@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 from kt_cli.core.adapter import Adapter
+from kt_cli.documents import read_json
 from kt_cli.errors import KtError, NotFoundError
 from kt_cli.weights.headers import read_header
-from kt_cli.weights.jsonfile import parse
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_RANK = 1 << 16
 FUSED = "fused_expert_lora.safetensors"
 """What training with kt-kernel writes beside the adapter, before it is converted for serving."""
 _EXPERT = re.compile(r"\.experts\.\d+\.")
@@ -24,9 +25,7 @@ def read_adapter(text: str) -> Adapter:
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         why = f"{CONFIG} and {WEIGHTS} make an adapter"
         raise NotFoundError(f"{folder} holds no LoRA adapter", why, "give NAME=FOLDER")
-    rank = parse((folder / CONFIG).read_bytes(), str(folder / CONFIG)).get("r")
-    if not isinstance(rank, int) or rank < 1:
-        raise KtError(f"cannot read {folder / CONFIG}", f"its rank `r` is {rank!r}")
+    rank = read_json(folder / CONFIG).integer("r", low=1, high=MAX_RANK)
     experts = others = 0
     for info in read_header(folder / WEIGHTS).values():
         if _EXPERT.search(info.name):

@@ -8,9 +8,9 @@ from pathlib import Path
 from kt_cli.catalog.describe import from_tensors
 from kt_cli.catalog.gguf_files import gguf_files
 from kt_cli.core.model import Model
+from kt_cli.documents import read_json
 from kt_cli.errors import NotFoundError
 from kt_cli.weights.index import read_shards
-from kt_cli.weights.jsonfile import load
 
 
 def read(path: Path) -> Model:
@@ -27,7 +27,7 @@ def read(path: Path) -> Model:
         return read_gguf(files)
     if not path.is_dir():
         raise NotFoundError(f"no model at {path}", "a folder or a GGUF file was expected there")
-    values = load(path / "config.json")
+    values = read_json(path / "config.json").values
     tensors = (info for held in read_shards(path).values() for info in held.values())
     model = from_tensors(values, tensors, path.resolve().name, str(path))
     return replace(model, path=str(path))

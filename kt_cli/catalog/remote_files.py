@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 from kt_cli.catalog.describe import from_tensors
 from kt_cli.core.model import Model
+from kt_cli.documents import MAX_BYTES, Source, parse_json
 from kt_cli.errors import AuthError, NotFoundError, TransferError
 from kt_cli.weights.headers import INDEX, TensorInfo, header_length, parse_header
-from kt_cli.weights.index import index_of, require_agreement
-from kt_cli.weights.jsonfile import parse
+from kt_cli.weights.index import MAX_INDEX, index_of, require_agreement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,6 @@ SINGLE = "model.safetensors"
 FIRST_BYTES = 256 * 1024
 """Most headers fit, so one request reads them."""
 CONNECTIONS = 8
-MAX_TEXT = 64_000_000
 TIMEOUT_S = 30.0
 
 
@@ -51,14 +50,15 @@ def remote(repo: str, revision: str = "main", endpoint: str = ENDPOINT, token: s
 
 
 def read_remote(files: Files, name: str) -> Model:
-    config = parse(files.read("config.json", 0, MAX_TEXT)[0], f"{files.where}/config.json")
+    content = files.read("config.json", 0, MAX_BYTES)[0]
+    config = parse_json(content, Source(f"{files.where}/config.json")).values
     tensors = (info for held in _shards(files).values() for info in held.values())
     return from_tensors(config, tensors, name, files.where)
 
 
 def _shards(files: Files) -> Mapping[str, Mapping[str, TensorInfo]]:
     try:
-        index = files.read(INDEX, 0, MAX_TEXT)[0]
+        index = files.read(INDEX, 0, MAX_INDEX)[0]
     except NotFoundError:
         return {SINGLE: _header(files, SINGLE)}
     weight_map = index_of(index, f"{files.where}/{INDEX}")

@@ -6,18 +6,20 @@ does not fit its file is refused by name.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
-from kt_cli.errors import KtError, NotFoundError, TransferError
+from kt_cli.documents import Record, Source, open_regular, parse_json, shown
+from kt_cli.errors import KtError, TransferError
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000
 """The limit of the safetensors library itself."""
+MAX_DIMS, MAX_SIDE, MAX_FILE = 16, 1 << 48, 1 << 56
+"""More than any tensor has; so that no product of sizes is a computation of its own."""
 
 BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -47,10 +49,9 @@ class TensorInfo:
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """Tensors of one file on disk, none of them loaded."""
-    if not path.is_file():
-        raise NotFoundError(f"no file {path}", "a safetensors file was expected there")
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    source = _source(str(path))
+    with open_regular(path, source) as file:
+        size = os.fstat(file.fileno()).st_size
         length = header_length(file.read(8), size, str(path))
         return parse_header(file.read(length), size, str(path))
 
@@ -68,18 +69,20 @@ def header_length(first: bytes, size: int, where: str) -> int:
 
 
 def parse_header(text: bytes, size: int, where: str) -> dict[str, TensorInfo]:
-    try:
-        entries = json.loads(text)
-    except ValueError as error:
-        raise damaged(where, f"its header is no JSON: {error}") from error
-    if not isinstance(entries, dict):
-        raise damaged(where, "its header is no JSON object")
+    """The tensors fill the file without gaps, as the safetensors library demands."""
+    entries = parse_json(text, _source(where))
     start = 8 + len(text)
-    items = [(k, v) for k, v in entries.items() if k != "__metadata__"]
-    tensors = {name: _entry(name, entry, start, where) for name, entry in items}
-    end = max((t.end for t in tensors.values()), default=start)
-    if end > size:
-        raise damaged(where, f"it has {size} bytes and its tensors need {end}: cut short")
+    names = (name for name in entries.values if name != "__metadata__")
+    tensors = {name: _entry(name, entries.part(name), start, where) for name in names}
+    at = start
+    for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
+        if info.start != at:
+            raise damaged(where, f"tensor {shown(info.name)} begins at {info.start}, not at {at}")
+        at = info.end
+    if at > size:
+        raise damaged(where, f"it has {size} bytes and its tensors need {at}: cut short")
+    if at < size:
+        raise damaged(where, f"it has {size} bytes and its tensors end at {at}")
     return tensors
 
 
@@ -87,19 +90,31 @@ def damaged(where: str, why: str) -> TransferError:
     return TransferError(f"{where} is not a whole safetensors file", why, "download it again")
 
 
-def _entry(name: str, entry: Any, start: int, where: str) -> TensorInfo:
-    try:
-        dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
-        first, last = (int(n) for n in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(where, f"the entry of tensor {name} is malformed") from error
+@dataclass(frozen=True, slots=True)
+class _Source(Source):
+    def wrong(self, why: str) -> KtError:
+        return damaged(self.name, why)
+
+
+def _source(where: str) -> Source:
+    return _Source(where)
+
+
+def _entry(name: str, entry: Record, start: int, where: str) -> TensorInfo:
+    dtype = entry.text("dtype")
+    shape = entry.integers("shape", high=MAX_SIDE)
+    places = entry.integers("data_offsets", high=MAX_FILE)
+    if len(shape) > MAX_DIMS or len(places) != 2:
+        raise damaged(where, f"the entry of tensor {shown(name)} is malformed")
     if dtype not in BITS:
-        raise KtError(
+        raise TransferError(
             f"cannot read {where}",
-            f"tensor {name} has the unknown dtype {dtype}",
+            f"tensor {shown(name)} has the unknown dtype {shown(dtype)}",
             "a newer `kt` may know it",
         )
+    first, last = places
     info = TensorInfo(name, dtype, shape, start + first, start + last)
-    if min(shape, default=0) < 0 or first < 0 or last - first != info.nbytes:
-        raise damaged(where, f"tensor {name} has {last - first} bytes, its shape {info.nbytes}")
+    if last - first != info.nbytes or info.elements * BITS[dtype] % 8:
+        taken = f"tensor {shown(name)} has {last - first} bytes, its shape {info.nbytes}"
+        raise damaged(where, taken)
     return info

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from kt_cli.errors import KtError, NotFoundError, TransferError
+from kt_cli.documents import Source, parse_json, read_bytes, shown
+from kt_cli.errors import NotFoundError, TransferError
 from kt_cli.weights.headers import INDEX, TensorInfo, read_header
-from kt_cli.weights.jsonfile import parse
 
-SHARDS = "*.safetensors"
+MAX_INDEX = 200_000_000
+"""A million tensors, each with the names of itself and of its file."""
+ENDING = ".safetensors"
+SHARDS = f"*{ENDING}"
 SERIES = "model-*-of-*.safetensors"
 REPEAT = "download the model again"
 
@@ -22,7 +25,7 @@ def read_shards(folder: Path) -> Shards:
     """Headers of all files of a checkpoint; an index and its shards must agree."""
     index = folder / INDEX
     if index.is_file():
-        weight_map = index_of(index.read_bytes(), str(index))
+        weight_map = index_of(read_bytes(index, limit=MAX_INDEX), str(index))
         return _indexed(folder, weight_map)
     shards = sorted(folder.glob(SHARDS))
     if len(shards) > 1:
@@ -38,13 +41,15 @@ def read_shards(folder: Path) -> Shards:
 
 def index_of(content: bytes, where: str) -> dict[str, str]:
     """Tensor name → file name; a name that leads out of the folder is refused."""
-    weight_map = parse(content, where).get("weight_map")
-    if not isinstance(weight_map, Mapping) or not weight_map:
-        raise TransferError(f"{where} has no `weight_map`", "", "download it again")
-    for file in set(weight_map.values()):
-        if not isinstance(file, str) or PurePosixPath(file).name != file or "\\" in file:
-            raise KtError(f"{where} names the file {file!r}", "it leads out of the model's folder")
-    return dict(weight_map)
+    source = Source(where)
+    weight_map = parse_json(content, source).part("weight_map")
+    if not weight_map.values:
+        raise source.wrong("it has no `weight_map`")
+    files = {weight_map.text(name) for name in weight_map.values}
+    for file in files:
+        if PurePosixPath(file).name != file or "\\" in file or not file.endswith(ENDING):
+            raise source.wrong(f"it names the file {shown(file)}, no safetensors of this folder")
+    return dict(weight_map.values)
 
 
 def require_agreement(weight_map: Mapping[str, str], shards: Shards, where: str) -> None:

@@ -86,7 +86,13 @@ DAMAGED = {
     "no JSON:": (4).to_bytes(8, "little") + b"{]]]",
     "no JSON object": (4).to_bytes(8, "little") + b"[1] ",
     "cut short": header({"x": GOOD}) + bytes(7),
-    "malformed": header({"x": {**GOOD, "shape": "wide"}}) + bytes(8),
+    "its tensors end at": header({"x": GOOD}) + bytes(9),
+    "'y' begins at": header({"x": GOOD, "y": {**GOOD, "data_offsets": [4, 12]}}) + bytes(12),
+    "`x.data_offsets` is [0, -8]": header({"x": {**GOOD, "data_offsets": [0, -8]}}) + bytes(8),
+    "is malformed": header({"x": {**GOOD, "shape": [1] * 17}}) + bytes(8),
+    "`x` is [1]": header({"x": [1]}) + bytes(8),
+    "nested more than": header({"x": eval("[" * 70 + "]" * 70)}) + bytes(8),
+    "`x.shape` is 'wide'": header({"x": {**GOOD, "shape": "wide"}}) + bytes(8),
     "its shape 12": header({"x": {**GOOD, "shape": [3]}}) + bytes(8),
 }
 
