@@ -125,7 +125,7 @@ def run(argv: list[str]) -> int:
         return INTERRUPTED
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError" and "--json" not in argv:
-            return _show_help(str(error))
+            return _guide(error, argv)
         return _fail(_wrap(error), argv)
 
 
@@ -145,12 +145,21 @@ def _wrap(error: Exception) -> KtError:
     return wrapped
 
 
-def _show_help(text: str) -> int:
-    """Of a command that wants the name of another one."""
+def _guide(error: Exception, argv: list[str]) -> int:
+    """A command that wants the name of another one: a choice on a terminal, else its help."""
     from kt_cli.ui import Out
+    from kt_cli.ui.prompts import Choice, prompts
 
-    Out().note(text)
-    return UsageError.exit_code
+    out, group = Out(), error.ctx.command  # type: ignore[attr-defined]
+    if not (argv and out.interactive) or "--no-input" in argv:
+        out.note(str(error))
+        return UsageError.exit_code
+    shown = (c for c in group.commands.values() if not c.hidden)
+    choices = [Choice(c.name, c.get_short_help_str(60)) for c in shown]
+    try:
+        return run([*argv, prompts(out).choose(f"kt {group.name}:", choices, choices[0].value)])
+    except (KeyboardInterrupt, EOFError):
+        return INTERRUPTED
 
 
 def _fail(error: KtError, argv: list[str]) -> int:

@@ -119,6 +119,7 @@ class RunOptions:
             "LLAMAFILE",
         ),
         panel=CPU,
+        ask="Which format for the experts on the CPU?",
     )
     weights_path: str | None = opt(
         "--weights-path",
@@ -135,6 +136,7 @@ class RunOptions:
         low=1,
         setting="run.cpu_threads",
         panel=CPU,
+        ask="How many CPU threads?",
     )
     numa_nodes: tuple[int, ...] | None = opt(
         "--numa-nodes",
@@ -150,6 +152,7 @@ class RunOptions:
         help="Experts per layer kept on the GPU",
         low=0,
         panel=GPU,
+        ask="How many experts of a layer on the GPU?",
     )
     tp: int | None = opt(
         "--tp", "--tensor-parallel-size", help="GPUs to split the model over", low=1, panel=GPU

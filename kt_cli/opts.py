@@ -9,10 +9,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
 _INT = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
@@ -160,6 +160,25 @@ def to_argv(options: Any) -> list[str]:
         else:
             flags += [_long(spec), render(value)]
     return positional + flags
+
+
+def parse_flags(cls: type[Any], words: Sequence[str]) -> dict[str, Any]:
+    """`["--ctx-size", "8k"]` → {"ctx_size": 8192}. Raises ValueError for any other word."""
+    by_flag = {flag: (name, spec) for name, spec in specs(cls).items() for flag in spec.flags}
+    hints = get_type_hints(cls)
+    found: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        flag = rest.pop(0)
+        if flag not in by_flag:
+            raise ValueError(f"{flag} is no option")
+        name, spec = by_flag[flag]
+        kind = next(t for t in (*get_args(hints[name]), hints[name]) if isinstance(t, type))
+        if kind is bool:
+            found[name] = True
+        else:
+            found[name] = (spec.parse or kind)(rest.pop(0))
+    return found
 
 
 def render(value: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 from hostile import HOSTILE, STEERING, steering
 from hypothesis import given
 from hypothesis import strategies as st
+from kt_cli.ui.ask import LineAsker
 from rich.panel import Panel
 from rich.text import Text
 
@@ -21,7 +22,6 @@ from kt_cli.probe import toml
 from kt_cli.runtime.procs import Process
 from kt_cli.runtime.register import Folder, Server, write_state
 from kt_cli.ui import Out, Painted, one_line, table, visible
-from kt_cli.ui.ask import LineAsker
 from kt_cli.ui.progress import progress
 
 

@@ -13,7 +13,7 @@ EDGE = 2
 
 
 def shown(show, width: int) -> list[list[str]]:
-    return [[str(line) for line in show(plan, Style(True, width))] for plan in PLANS]
+    return [[str(line) for line in show(plan, Style(True, width, width))] for plan in PLANS]
 
 
 @pytest.mark.parametrize("width", [70, 60, 44])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kt_cli.errors import AuthError, KtError, NotReadyError
 from kt_cli.runtime.register import Server, servers
@@ -42,6 +44,21 @@ def find(
         # That key belongs to that address and goes to no other.
         return Address(other, key or environ.get("OPENAI_API_KEY", ""))
     return Address(DEFAULT_URL, key)
+
+
+def is_anybody_there(home: Path, url: str | None, environ: Mapping[str, str] = os.environ) -> bool:
+    """False where no address was given, no server is registered and the default port is closed."""
+    given = url or environ.get("KT_URL") or environ.get("OPENAI_BASE_URL")
+    return bool(given) or any(s.live for s in servers(home)) or _answers(DEFAULT_URL)
+
+
+def _answers(url: str) -> bool:
+    place = urlsplit(url)
+    try:
+        socket.create_connection((place.hostname or "", place.port or 80), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _registered(ready: list[Server], key: str, model: str | None) -> Address:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 
 from kt_cli.commands import profiles
 from kt_cli.commands.cli import Context
 from kt_cli.commands.models import find_model
 from kt_cli.commands.planned import adapter_of, facts_for, hints_for, with_settings
+from kt_cli.core.fit import Fit
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import Origins, plan_run
+from kt_cli.core.units import tokens
 from kt_cli.errors import UsageError
 from kt_cli.options import RunOptions
 from kt_cli.opts import to_argv
-from kt_cli.ui.ask import LineAsker
+from kt_cli.ui import human_bytes
 from kt_cli.ui.plan import picture
+from kt_cli.ui.prompts import Choice, Prompts
 from kt_cli.wizard import Planner, complete
-
-SHOWN = 12
-"""Models offered when none was named."""
 
 
 def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunOptions, Origins]:
@@ -30,13 +31,14 @@ def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunO
     """
     if not ctx.may_ask:
         raise UsageError("MODEL is missing", "", "give it on the command line")
-    asker = LineAsker(ctx.out)
+    prompts = ctx.prompts
     if options.model is None:
-        options = replace(options, model=_model(ctx, machine, asker))
-    found = complete(options, _planner(options, ctx, machine), asker, lambda p: _show(p, ctx))
+        options = replace(options, model=_model(ctx, machine, prompts))
+    show = partial(_show, ctx=ctx, prompts=prompts)
+    found = complete(options, _planner(options, ctx, machine), prompts, show)
     ctx.out.note("")
     ctx.out.note("the same again: " + shlex.join(["kt", "run", *to_argv(found.options)]))
-    _save(found.options, ctx, asker)
+    _save(found.options, ctx, prompts)
     return found.options, Origins(found.sources)
 
 
@@ -52,26 +54,36 @@ def _planner(options: RunOptions, ctx: Context, machine: Machine) -> Planner:
     return plan
 
 
-def _show(plan: Plan, ctx: Context) -> None:
+def _show(plan: Plan, ctx: Context, prompts: Prompts) -> None:
+    """On a full terminal the picture stays in its place, above the questions."""
+    prompts.clear()
     for line in picture(plan):
         ctx.out.note(str(line))
+    ctx.out.note("")
 
 
-def _model(ctx: Context, machine: Machine, asker: LineAsker) -> str:
-    """A choice among those that run here, the demo first."""
+def _model(ctx: Context, machine: Machine, prompts: Prompts) -> str:
+    """A choice among those that run here, the demo first, models on disk before others."""
     from kt_cli.commands.fit import candidates, row_of, runner
 
     planner = runner(machine, RunOptions(), facts_for(machine, ctx.home), Origins())
     rows = [row_of(c, planner) for c in candidates(ctx.home)]
     running = sorted((r for r in rows if r.runs), key=lambda r: (not r.local, -r.parameters))
-    named = [r for r in running if r.model != "demo"]
-    lines = [f"{r.model}  {r.method}, context {r.context}" for r in named[:SHOWN]]
-    return asker.choose("Which model?", ["demo  a small one that is made here", *lines], "demo")
+    choices = [Choice("demo", "a small one that is made here")]
+    choices += [Choice(r.model, _about(r)) for r in running if r.model != "demo"]
+    words = "a model that is not here yet is offered for download"
+    return prompts.choose("Which model?", choices, "demo", words)
 
 
-def _save(options: RunOptions, ctx: Context, asker: LineAsker) -> None:
+def _about(row: Fit) -> str:
+    where = "here" if row.local else f"{human_bytes(row.download)} to fetch"
+    return f"{row.method}, context {tokens(row.context)}, {where}"
+
+
+def _save(options: RunOptions, ctx: Context, prompts: Prompts) -> None:
     """Asked last; Enter saves nothing."""
-    name = asker.ask("Save these options as a profile? A name, or Enter for no", "", "", str)
+    words = "`kt run --profile NAME` then takes these options"
+    name = prompts.text("Save these options as a profile? A name, or Enter for no", "", words, str)
     if name:
         path = profiles.save(ctx.home, name, options)
         ctx.out.note(f"saved in {path}; use it with `--profile {name}`")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from kt_cli.chat.find import is_anybody_there
 from kt_cli.chat.options import ChatOptions
 from kt_cli.commands.cli import Context, takes
+from kt_cli.commands.run import RunCommandOptions, run
 
 
 @takes(ChatOptions)
@@ -11,4 +13,7 @@ def cli(options: ChatOptions, ctx: Context) -> None:
     """Talk to a running server; with PROMPT or a pipe, answer once and leave."""
     from kt_cli.chat.start import start
 
+    alone = ctx.may_ask and not is_anybody_there(ctx.home, options.url)
+    if alone and ctx.confirm("No server is running. Start one?"):
+        run(RunCommandOptions(model=options.model, detach=True), ctx)
     start(options, ctx.out, ctx.home, may_ask=not (ctx.common.no_input or ctx.common.json))

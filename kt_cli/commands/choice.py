@@ -8,6 +8,7 @@ from kt_cli import runtime
 from kt_cli.commands.cli import Context
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.runtime import Server
+from kt_cli.ui.prompts import Choice
 
 
 def chosen(ctx: Context, name: str | None, candidates: Sequence[Server]) -> Server:
@@ -21,5 +22,5 @@ def chosen(ctx: Context, name: str | None, candidates: Sequence[Server]) -> Serv
     names = ", ".join(s.name for s in candidates)
     if not ctx.may_ask:
         raise UsageError("NAME is missing", f"there are: {names}", "name one of them")
-    answer = ctx.out.ask(f"Which server ({names})?", candidates[0].name)
-    return runtime.find(ctx.home, answer)
+    listed = [Choice(s.name, f"{s.model}  {s.url}") for s in candidates]
+    return runtime.find(ctx.home, ctx.prompts.choose("Which server?", listed, listed[0].value))

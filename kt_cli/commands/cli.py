@@ -10,11 +10,20 @@ import dataclasses
 import gc
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
 
@@ -23,6 +32,9 @@ from kt_cli.options import CommonOptions
 from kt_cli.opts import Opt, specs
 from kt_cli.settings import Settings, load
 from kt_cli.ui import Out
+
+if TYPE_CHECKING:
+    from kt_cli.ui.prompts import Choice, Prompts
 
 O = TypeVar("O")  # noqa: E741
 
@@ -49,7 +61,14 @@ class Context:
         """Asks on a terminal; --yes answers yes; without a terminal the answer is no."""
         if self.common.yes:
             return True
-        return self.may_ask and self.out.confirm(question)
+        return self.may_ask and self.prompts.confirm(question)
+
+    @property
+    def prompts(self) -> Prompts:
+        """For questions, where `may_ask`."""
+        from kt_cli.ui.prompts import prompts
+
+        return prompts(self.out)
 
 
 PASSES = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -87,13 +106,20 @@ class NoOptions:
     """For commands that take nothing of their own."""
 
 
-def need(ctx: Context, name: str, value: str | None, question: str = "") -> str:
+def need(
+    ctx: Context, name: str, value: str | None, question: str = "", choices: Sequence[Choice] = ()
+) -> str:
     """The value, else an answer on a terminal, else an error that names what is missing."""
     if value is not None:
         return value
     if not ctx.may_ask:
         raise UsageError(f"{name.upper()} is missing", "", "give it on the command line")
-    return ctx.out.ask(question or name)
+    if choices:
+        return ctx.prompts.choose(question or name, choices, choices[0].value)
+    answer = None
+    while answer is None:
+        answer = ctx.prompts.text(question or name, "", f"the {name}; Ctrl-C leaves", str)
+    return str(answer)
 
 
 def context(common: CommonOptions, extra: tuple[str, ...] = ()) -> Context:

@@ -97,8 +97,8 @@ def init(options: NoOptions, ctx: Context) -> None:
         raise UsageError("`kt config init` asks questions and needs a terminal", "", fix)
     for name, key in keys().items():
         current = ctx.settings.get(name).value
-        answer = ctx.out.ask(f"{key.help} [{name}]", _text(current))
-        if answer and answer != _text(current):
+        answer = ctx.prompts.text(f"{key.help}:", _text(current), f"setting {name}", str)
+        if answer is not None and answer != _text(current):
             ctx.settings.set(name, answer)
     ctx.out.note(f"settings are in {ctx.settings.user_file}")
 

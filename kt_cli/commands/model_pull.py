@@ -77,6 +77,14 @@ def pull(options: PullOptions, ctx: Context) -> None:
     ctx.out.result("model.pull", _data(found, seconds), f"{found.name} is in {found.folder}")
 
 
+def fetch(name: str, ctx: Context) -> None:
+    """Pulls a known model or OWNER/NAME from the hub of the settings, all files, without asking."""
+    hub: Hub = ctx.settings.get("hub.name").value
+    found = prepare(client(hub), _store(ctx), _wanted(PullOptions(), name, hub))
+    _announce(ctx, found)
+    _run(ctx, found)
+
+
 def _make_demo(ctx: Context) -> None:
     from kt_cli.catalog import demo
 

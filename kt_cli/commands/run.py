@@ -33,6 +33,7 @@ from kt_cli.core.serial import to_plain
 from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError, UsageError
 from kt_cli.options import OUTPUT, RunOptions
 from kt_cli.opts import opt, parse_path
+from kt_cli.ui import human_bytes
 
 AUTO_KEY = "auto"
 
@@ -68,8 +69,7 @@ class RunCommandOptions(RunOptions, LlamaFlags):
         return RunOptions(**{f.name: getattr(self, f.name) for f in fields(RunOptions)})
 
 
-@takes(RunCommandOptions, passes=True)
-def cli(options: RunCommandOptions, ctx: Context) -> None:
+def run(options: RunCommandOptions, ctx: Context) -> None:
     """Serve a model. Flags of SGLang may follow MODEL."""
     refuse_llama(options)
     asked = _asked(options, ctx)
@@ -79,6 +79,7 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
     name = wanted.name or server_name(model)
     key = None if options.dry_run else _before(wanted, ctx, name)
     planned = _plan(asked, ctx, install=not options.dry_run)
+    planned = planned if options.dry_run else _mended(planned, asked, ctx)
     _show(planned, ctx, options)
     spec = launch(planned, ctx.home, ctx.extra, with_key=key is not None)
     if options.dry_run:
@@ -90,6 +91,9 @@ def cli(options: RunCommandOptions, ctx: Context) -> None:
         _fetch(planned, model, ctx)
         served = Served(spec, name, key, made=wanted.api_key == AUTO_KEY)
         serve(served, ctx, options.detach, lambda: remember(planned, ctx, name))
+
+
+cli = takes(RunCommandOptions, passes=True)(run)
 
 
 def _asked(options: RunCommandOptions, ctx: Context) -> Wanted:
@@ -163,30 +167,58 @@ def _install_sglang(asked: Wanted, ctx: Context, machine: Machine, model: Model)
     return True
 
 
+def _mended(planned: Planned, asked: Wanted, ctx: Context) -> Planned:
+    """Where a plan does not fit, somebody at a terminal chooses among its ways out."""
+    from kt_cli.wizard import with_way_out
+
+    if planned.plan.fits or planned.options.force or not ctx.may_ask or asked.plan:
+        return planned
+
+    def plan(options: RunOptions) -> Plan:
+        nonlocal planned
+        planned = plan_for(options, ctx, planned.machine, planned.model, asked.said)
+        return planned.plan
+
+    _picture(planned, ctx)
+    with_way_out(asked.options, planned.plan, plan, ctx.prompts, lambda _: _picture(planned, ctx))
+    return planned
+
+
 def _fetch(planned: Planned, name: str, ctx: Context) -> None:
-    """Makes the demo on first use; any other model must be here already."""
+    """Makes the demo on first use; any other model that is not here is offered for download."""
     from kt_cli.catalog import demo
     from kt_cli.ui.progress import progress
 
-    path = planned.plan.path
+    path, model = planned.plan.path, planned.model
     if path == str(demo.folder_of(ctx.home)):
         with progress(ctx.out, "demo") as show:
             demo.ensure(ctx.home, show)
     elif not path or not Path(path).exists():
-        raise NotFoundError(f"{name} is not on this machine", "", f"`kt model pull {name}`")
+        what = f"{name} is not on this machine"
+        if not ctx.confirm(f"{what}. Fetch it ({human_bytes(model.total_bytes)})?"):
+            raise NotFoundError(what, "", f"`kt model pull {name}`")
+        from kt_cli.commands.model_pull import fetch
+
+        fetch(name, ctx)
 
 
 def _show(planned: Planned, ctx: Context, options: RunCommandOptions) -> None:
-    from kt_cli.ui.plan import picture, reasons
+    from kt_cli.ui.plan import reasons
 
     if ctx.out.json_mode:
         if not options.dry_run:
             ctx.out.event("plan", as_json(planned, engine_command(planned, ctx.home)))
         return
     if not ctx.out.quiet or options.dry_run:
-        ctx.out.print(*picture(planned.plan), "")
+        _picture(planned, ctx)
     if options.explain:
         ctx.out.print(*reasons(planned.plan), "")
+
+
+def _picture(planned: Planned, ctx: Context) -> None:
+    from kt_cli.ui.plan import picture
+
+    ctx.out.print(*picture(planned.plan), "")
 
 
 def _require_fit(plan: Plan, force: bool) -> None:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-import typer
-
 from kt_cli import environment
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import KtError
@@ -113,20 +111,14 @@ class Out:
         """The traceback, for --debug."""
         self._err(trace(error).rstrip("\n"))
 
-    def ask(self, question: str, default: str | None = None) -> str:
-        """An answer on the terminal; Enter takes the default, which may be empty.
-
-        Raises typer.Abort at the end of input.
-        """
-        shown = None if default is None else one_line(default)
-        return str(typer.prompt(one_line(question), default=shown, err=True))
-
-    def confirm(self, question: str) -> bool:
-        return typer.confirm(one_line(question), err=True)
-
     def prompt(self, text: str) -> None:
         """Before an answer that is read on the same line."""
         self.stderr.write(one_line(text))
+        self.stderr.flush()
+
+    def clear(self) -> None:
+        """An empty screen with the cursor at its top."""
+        self.stderr.write("\x1b[H\x1b[2J")
         self.stderr.flush()
 
     def console(self, *, stderr: bool = False) -> Console:
@@ -209,8 +201,12 @@ def human_bytes(count: int) -> str:
 
 
 def _is_terminal() -> bool:
-    wanted = not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
-    return wanted and sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return (
+        not os.environ.get("CI")
+        and sys.stdin is not None
+        and sys.stdin.isatty()
+        and sys.stderr.isatty()
+    )
 
 
 def _object(data: Any) -> dict[str, Any]:

@@ -56,6 +56,8 @@ _WEIGHTS = (
 class Style:
     unicode: bool = True
     width: int = WIDTH
+    room: int | None = None
+    """Columns of the terminal; None where lines are as long as they are."""
 
     @property
     def bar(self) -> int:
@@ -74,8 +76,9 @@ _PLAIN = str.maketrans({"·": "*", "×": "x", "→": ">", "–": "-", "▕": "|"
 
 def style() -> Style:
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-    room = shutil.get_terminal_size().columns - 2 if sys.stdout.isatty() else WIDTH
-    return Style(unicode=encoding == "utf8", width=min(WIDTH, max(NARROWEST, room)))
+    room = shutil.get_terminal_size().columns - 2 if sys.stdout.isatty() else None
+    width = min(WIDTH, max(NARROWEST, room or WIDTH))
+    return Style(unicode=encoding == "utf8", width=width, room=room)
 
 
 def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
@@ -86,15 +89,15 @@ def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
         lines += _pool(pool, chosen, count)
     said = [*speed_lines(plan), *_summary(plan, chosen.width)]
     said += [line for problem in plan.problems for line in problem_lines(problem)]
-    return [*lines, *(chosen.text(part) for line in said for part in _sentence(line, chosen.width))]
+    return [*lines, *(chosen.text(part) for line in said for part in _sentence(line, chosen.room))]
 
 
-def _sentence(line: str, width: int) -> list[str]:
+def _sentence(line: str, room: int | None) -> list[str]:
     """One line for whoever copies it, more where the terminal would break it inside a word."""
-    if width == WIDTH:
+    if room is None or len(line) <= room:
         return [line]
     return textwrap.wrap(
-        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        line, room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
 
 

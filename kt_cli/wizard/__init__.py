@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kt_cli.wizard.run import Asker, Completed, Planner, complete
+from kt_cli.wizard.run import Completed, Planner, complete, with_way_out
 
-__all__ = ["Asker", "Completed", "Planner", "complete"]
+__all__ = ["Completed", "Planner", "complete", "with_way_out"]

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ from kt_cli.core.plan_run import plan_run
 from kt_cli.engines.facts import read_facts
 from kt_cli.options import RunOptions
 from kt_cli.opts import to_argv
+from kt_cli.ui.prompts import Choice
 from kt_cli.wizard import complete
+from kt_cli.wizard.run import STAY
 from tests.core.builders import machine, small_model
 
 FACTS = read_facts()
@@ -23,10 +25,22 @@ class Script:
         self.answers = list(answers)
         self.asked: list[tuple[str, str, str]] = []
 
-    def ask(self, question: str, default: str, why: str, check: Callable[[str], Any]) -> Any:
-        self.asked.append((question, default, why))
-        text = self.answers.pop(0) if self.answers else ""
-        return check(text) if text else None
+    def text(self, question: str, default: str, help: str, check: Callable[[str], Any]) -> Any:
+        self.asked.append((question, default, help))
+        answer = self.answers.pop(0) if self.answers else ""
+        return check(answer) if answer else None
+
+    def choose(self, question: str, choices: Sequence[Choice], default: str, help: str = "") -> str:
+        self.asked.append((question, default, help))
+        answer = self.answers.pop(0) if self.answers else default
+        assert answer in [choice.value for choice in choices]
+        return answer
+
+    def confirm(self, question: str, default: bool = False) -> bool:
+        raise AssertionError(question)
+
+    def clear(self) -> None:
+        """Nothing is painted."""
 
 
 def planner(options: RunOptions) -> Plan:
@@ -80,3 +94,19 @@ def test_questions_of_another_engine_are_not_asked() -> None:
     script = Script()
     complete(RunOptions(model="small"), planner, script, lambda plan: None)
     assert not any("GPU" in question for question, _, _ in script.asked)
+
+
+def tight(options: RunOptions) -> Plan:
+    return plan_run(machine(cores=8, ram=3_000_000_000), small_model(), options, FACTS)
+
+
+def test_a_plan_that_does_not_fit_offers_its_ways_out_until_one_fits() -> None:
+    wanted = RunOptions(model="small", ctx_size=8192, max_running_requests=4, cpu_threads=1)
+    before = tight(wanted)
+    assert not before.fits
+    script = Script()
+    found = complete(wanted, tight, script, lambda plan: None)
+    assert script.asked and all("What now?" in question for question, _, _ in script.asked)
+    assert found.plan.fits and found.options != wanted
+    assert set(found.sources.values()) == {"wizard"}
+    assert complete(wanted, tight, Script(STAY), lambda plan: None).options == wanted

@@ -33,7 +33,7 @@ def test_run_without_a_model_asks_on_a_terminal_and_says_how_to_do_it_again(
 ) -> None:
     child = on_terminal(tmp_path, "run", "--dry-run")
     child.expect("Which model")
-    child.sendline("1")
+    child.send("\r")
     answered(child)
     child.expect("the same again: kt run demo --ctx-size 2048 --cpu-threads 1")
     child.expect("Save these options")

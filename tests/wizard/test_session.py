@@ -42,11 +42,13 @@ def test_a_session_walks_the_wizard_and_saves_a_profile(tmp_path: Path) -> None:
         encoding="utf-8", timeout=60, dimensions=(50, 100),
     )  # fmt: skip
     child.expect("Which model")
-    child.sendline("qwen3-30b")
-    child.expect(r"How long may a conversation be \(tokens\)\? \[40k\]")
+    child.send("qwen3-30b")
+    child.expect("qwen3-30b...")
+    child.send("\r")
+    child.expect(r"How long may a conversation be \(tokens\)\?.*\[40k\]")
     child.sendline("much")
     child.expect("is not a size")
-    child.sendline("16k")
+    child.sendline("\x1516k")  # Ctrl-U empties the line
     child.expect("How many requests")
     child.sendline("2")
     child.expect("Which format")
@@ -55,7 +57,7 @@ def test_a_session_walks_the_wizard_and_saves_a_profile(tmp_path: Path) -> None:
     child.sendline("")
     child.expect("How many CPU threads")
     child.sendline("")
-    child.expect("the same again: kt run qwen3-30b --ctx-size 16384 --max-running-requests 2")
+    child.expect("the same again: kt run Qwen3-30B-A3B --ctx-size 16384 --max-running-requests 2")
     child.expect("Save these options")
     child.sendline("mine")
     child.expect("use it with `--profile mine`")
@@ -63,7 +65,11 @@ def test_a_session_walks_the_wizard_and_saves_a_profile(tmp_path: Path) -> None:
     child.close()
     assert child.exitstatus == 0
     shown = result(tmp_path, "profile", "show", "mine")
-    assert shown["values"] == {"model": "qwen3-30b", "ctx_size": 16384, "max_running_requests": 2}
+    assert shown["values"] == {
+        "model": "Qwen3-30B-A3B",
+        "ctx_size": 16384,
+        "max_running_requests": 2,
+    }
     planned = result(tmp_path, "plan", *SERVER, "--profile", "mine")
     (context,) = [d for d in planned["decisions"] if d["name"] == "context"]
     assert (context["value"], context["source"]) == (16384, "profile")
