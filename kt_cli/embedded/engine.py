@@ -71,6 +71,7 @@ class EmbeddedEngine:
 
     def close(self) -> None:
         self._worker.close()
+        self._tokenizer.close()
         self._packs.close()
 
 

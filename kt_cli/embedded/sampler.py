@@ -17,6 +17,9 @@ from kt_cli.embedded.api import Sampling
 _FEW = 1024
 """Candidates looked at before sorting a whole vocabulary; nearly always enough for top-p."""
 
+LEAST_TEMPERATURE = 1e-30
+"""Far below what tells two float32 logits apart, and far above numbers that count as 0."""
+
 _Way = Callable[[torch.Tensor, torch.Tensor, Sequence[Sampling]], torch.Tensor]
 
 
@@ -65,10 +68,8 @@ class SamplerState:
 def _bias(sampling: Sampling, vocabulary: int) -> torch.Tensor | None:
     if not sampling.logit_bias:
         return None
-    bias = torch.zeros(vocabulary)
-    for token, value in sampling.logit_bias:
-        bias[token] += value
-    return bias
+    tokens, values = zip(*sampling.logit_bias, strict=True)
+    return torch.zeros(vocabulary).index_add_(0, torch.tensor(tokens), torch.tensor(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,10 @@ def _draw(logits: torch.Tensor, states: Sequence[SamplerState]) -> torch.Tensor:
     given = [state.sampling for state in states]
     temperature = torch.tensor([s.temperature for s in given], dtype=torch.float64)
     uniform = torch.tensor([state.draw() for state in states], dtype=torch.float64)[:, None]
-    probabilities = (logits.double() / temperature[:, None]).softmax(dim=-1)
+    temperature = temperature.clamp(min=LEAST_TEMPERATURE)[:, None]
+    logits = logits.double()
+    # The best one becomes 0 first, which no temperature, however small, takes to infinity.
+    probabilities = ((logits - logits.max(dim=-1, keepdim=True).values) / temperature).softmax(-1)
     tokens = torch.empty(len(given), dtype=torch.long)
     for way, rows in _ways(probabilities, given).items():
         some = torch.tensor(rows)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from kt_cli.embedded.chat_template import ChatTemplate
 from kt_cli.errors import UsageError
 
 
@@ -39,18 +41,45 @@ class Tokenizer:
 
     def render(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Raises ValueError when the model has no chat template or it refuses the messages."""
-        if not getattr(self._tokenizer, "chat_template", None):
-            raise ValueError("the model has no chat template")
-        from jinja2 import TemplateError
-
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
-            )
-        except (TemplateError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"the chat template refuses these messages: {error}") from error
+        text = (
+            self._by_its_own_code(messages) if self._has_code else self._template.render(messages)
+        )
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return list(ids)
+
+    def close(self) -> None:
+        if "_template" in self.__dict__:
+            self._template.close()
+
+    @property
+    def _has_code(self) -> bool:
+        """Whether the tokenizer's class brings another way to render, which was consented to."""
+        own = type(self._tokenizer).apply_chat_template
+        return own is not PreTrainedTokenizerBase.apply_chat_template
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise ValueError("the model has no chat template")
+        return ChatTemplate(self._tokenizer.get_chat_template(), self._special_tokens())
+
+    def _special_tokens(self) -> dict[str, Any]:
+        """Names such as `bos_token`, which templates read."""
+        tokens = self._tokenizer.special_tokens_map.items()
+        return {
+            name: [str(t) for t in token] if isinstance(token, list | tuple) else str(token)
+            for name, token in tokens
+        }
+
+    def _by_its_own_code(self, messages: Sequence[dict[str, Any]]) -> str:
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=True
+                )
+            )
+        except Exception as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def end_tokens(path: Path, config: Any, tokenizer: Tokenizer) -> frozenset[int]:

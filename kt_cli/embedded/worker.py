@@ -104,7 +104,7 @@ class Worker:
         if not jobs:
             return
         rows = self._run(jobs)
-        for row in [row for row in rows if row.logits.isnan().any()]:
+        for row in [row for row in rows if not row.logits.max().isfinite()]:
             rows.remove(row)
             why = "its weights or a kernel are broken"
             self._fail(row.stream.request, KtError("the model computed no numbers", why))
@@ -138,8 +138,16 @@ class Worker:
     def _sample(self, rows: Sequence[_Row]) -> None:
         if not rows:
             return
-        logits = torch.stack([row.logits for row in rows])
-        tokens = sample(logits, [row.stream.state for row in rows])
+        try:
+            tokens = sample(
+                torch.stack([row.logits for row in rows]), [row.stream.state for row in rows]
+            )
+        except Exception as error:
+            if len(rows) == 1:
+                return self._fail(rows[0].stream.request, error)
+            for row in rows:
+                self._sample([row])
+            return None
         for row, token in zip(rows, tokens, strict=True):
             request = row.stream.request
             try:

@@ -37,7 +37,7 @@ class FakeRunner:
         self.batches = []
         self.poison = None
         self.broken = None
-        self.nan = None
+        self.nan, self.not_a_number = None, float("nan")
         self.gate = threading.Event()
         self.gate.set()
 
@@ -69,7 +69,7 @@ class FakeRunner:
         if not job.last:
             return None
         row = torch.zeros(VOCABULARY)
-        row[next_token(seen)] = float("nan") if self.nan in seen else 10.0
+        row[next_token(seen)] = self.not_a_number if self.nan in seen else 10.0
         return row
 
 

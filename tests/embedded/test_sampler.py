@@ -144,3 +144,36 @@ def test_forbidden_tokens_are_never_drawn():
     logits[[5, 1500]] = 0.0
     for sampling in (Sampling(seed=1), Sampling(seed=1, top_p=0.99), Sampling(seed=1, top_k=7)):
         assert set(run(logits, sampling, 50)) == {5, 1500}
+
+
+EXTREMES = [
+    {"temperature": 5e-324},
+    {"temperature": 1e-320, "top_p": 1e-9},
+    {"temperature": 1e-100, "top_k": 2**31, "min_p": 1.0},
+    {"temperature": 1e-12, "logit_bias": tuple((i, -100.0) for i in range(40))},
+    {"temperature": 1e-3, "repetition_penalty": 0.01},
+    {"temperature": 1e-300, "presence_penalty": 2.0, "frequency_penalty": -2.0},
+]
+
+
+@pytest.mark.parametrize("given", EXTREMES, ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_the_least_temperature_is_greedy(given, scale):
+    logits = logits_of(4) * scale
+    wanted = Sampling(**{**given, "temperature": 0.0}, seed=1)
+    found = run(logits, Sampling(**given, seed=1), 5, prompt=(1, 2))
+    assert found == run(logits, wanted, 5, prompt=(1, 2))
+
+
+def test_equal_logits_share_at_any_temperature():
+    logits = torch.tensor([1.0, 2.0, 2.0, float("-inf")])
+    drawn = Counter(run(logits, Sampling(temperature=5e-324, seed=1), 200))
+    assert set(drawn) == {1, 2} and min(drawn.values()) > 60
+
+
+def test_every_token_at_the_least_bias_leaves_the_choice_as_it_was():
+    logits = logits_of(4)
+    bias = tuple((i, -100.0) for i in range(40))
+    for temperature in (0.0, 1.0):
+        plain = Sampling(temperature=temperature, seed=3)
+        assert run(logits, replace(plain, logit_bias=bias), 20) == run(logits, plain, 20)

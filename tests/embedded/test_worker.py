@@ -157,6 +157,30 @@ def test_a_tokenizer_that_fails_ends_only_its_request(worker):
     assert tokens_of(good) == expected([7, 8], 6)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_fail_their_request_alone(worker, value):
+    runner = FakeRunner()
+    runner.nan, runner.not_a_number = 6, value
+    engine = worker(runner)
+    bad = stream_for(engine, [5, 6], greedy(6, logprobs=3))
+    good = stream_for(engine, [7, 8], greedy(2))
+    with pytest.raises(KtError, match="no numbers"):
+        tokens_of(bad)
+    assert tokens_of(good) == expected([7, 8], 2)
+
+
+def test_sampling_that_fails_fails_its_request_alone(worker):
+    runner = FakeRunner()
+    runner.gate.clear()
+    engine = worker(runner)
+    bad = stream_for(engine, [5, 6], greedy(6, repetition_penalty="x"))
+    good = stream_for(engine, [7, 8], greedy(6))
+    runner.gate.set()
+    with pytest.raises(TypeError):
+        tokens_of(bad)
+    assert tokens_of(good) == expected([7, 8], 6)
+
+
 def test_an_engine_failure_reaches_everyone_and_later_requests(worker):
     runner = FakeRunner()
     runner.gate.clear()

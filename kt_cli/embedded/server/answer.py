@@ -38,6 +38,8 @@ class Exchange:
     def add(self, piece: Piece) -> None:
         self.answers[piece.choice].add(piece.chunk)
         self._clock.tick(piece, self.answers[piece.choice])
+        if piece.chunk.finish_reason:
+            self.state.answered()
 
     def usage(self) -> Usage:
         tokens = sum(answer.tokens for answer in self.answers)

@@ -26,6 +26,8 @@ from kt_cli.errors import KtError, NotReadyError
 
 Phase = Literal["loading", "ready", "stopping"]
 RENDERERS = 4
+FAILURES = 3
+"""Requests that fail one after the other until `/health` says so."""
 MAX_IN_FLIGHT = 1024
 """Answers running or waiting; each one costs a thread."""
 
@@ -63,6 +65,8 @@ class State:
         self._engine: Engine | None = None
         self._running: set[Generation] = set()
         self._reserved = 0
+        self._failures = 0
+        self._reason = ""
         self.renderers = ThreadPoolExecutor(RENDERERS, "kt-render")
         """Threads of their own: a chat template that takes long holds up chats alone."""
         self.on_lost: Callable[[KtError], None] | None = None
@@ -89,7 +93,14 @@ class State:
         failure = from_exception(error)
         if failure.code == "internal_error":
             log.error("request failed", exc_info=error)
+        if failure.status == 500:
+            self._failures += 1
+            self._reason = failure.message
         return failure
+
+    def answered(self) -> None:
+        """One answer has come to its end, so the engine works (again)."""
+        self._failures = 0
 
     @property
     def engine(self) -> Engine:
@@ -103,7 +114,9 @@ class State:
         body: dict[str, Any] = {"status": self._phase, "model": self.model_name}
         if self._phase == "loading":
             body["progress"], body["stage"] = self._progress
-        return (200 if self._phase == "ready" else 503), body
+        if self._phase == "ready" and self._failures >= FAILURES:
+            body["status"], body["reason"] = "failing", self._reason
+        return (200 if body["status"] == "ready" else 503), body
 
     def render_metrics(self) -> str:
         if self._engine is None:

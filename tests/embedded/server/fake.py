@@ -28,6 +28,7 @@ class Script:
     load_s: float = 0.0
     kv_total: int = 1000
     dead: bool = False
+    render: Callable[[float], object] | None = None
 
 
 class FakeHandle:
@@ -105,6 +106,8 @@ class FakeEngine:
         return [ord(char) for char in text]
 
     def render(self, messages: Sequence[dict[str, object]]) -> list[int]:
+        if self.script.render is not None:
+            self.script.render(1.0)
         if messages[-1]["content"] == "break the template":
             raise ValueError("roles must alternate")
         return self.encode("".join(f"<{m['role']}>{m['content']}" for m in messages))

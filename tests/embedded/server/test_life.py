@@ -111,6 +111,36 @@ def test_a_failure_of_the_engine_is_an_error_not_an_end():
         assert server.engine.stats().running == 0
 
 
+def test_health_tells_that_answers_fail_until_one_succeeds():
+    with serving(Script(fail_after=1)) as server:
+        health = lambda: httpx.get(f"{server.url}/health")  # noqa: E731
+        for stream in (False, True):
+            assert health().status_code == 200
+            lines_until_end(server.url, {**BODY, "stream": stream})
+        assert server.chat(temperature=9).status_code == 400
+        assert health().status_code == 200
+        assert server.chat().status_code == 500
+        assert health().status_code == 503
+        assert health().json() | {"model": "fake"} == {
+            "status": "failing",
+            "model": "fake",
+            "reason": "Internal error: RuntimeError",
+        }
+        server.engine.script.fail_after = None
+        assert server.chat().status_code == 200
+        assert health().json()["status"] == "ready"
+
+
+def test_a_template_that_takes_long_holds_up_chats_alone():
+    with serving(Script(render=threading.Event().wait)) as server:
+        for _ in range(8):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{server.url}/v1/chat/completions", json=BODY, timeout=0.05)
+        answer = server.post("/v1/completions", {"model": "fake", "prompt": "hi"})
+        assert answer.status_code == 200
+        assert httpx.get(f"{server.url}/health").status_code == 200
+
+
 def test_stopping_ends_running_streams_with_an_error_event():
     with serving(ENDLESS) as server:
         client = OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
