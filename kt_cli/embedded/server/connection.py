@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -98,7 +99,8 @@ class Connection(H11Protocol):  # type: ignore[misc]
 
     def send_400_response(self, msg: str) -> None:
         error = sys.exc_info()[1]
-        status = getattr(error, "error_status_hint", 400)
+        hint = getattr(error, "error_status_hint", 400)
+        status = hint if hint < 500 else 400  # clients try again what is a 5xx
         self._refuse(
             ApiError(status, f"Invalid HTTP request: {error}", code="invalid_http_request")
         )
@@ -182,7 +184,8 @@ class Connection(H11Protocol):  # type: ignore[misc]
             **error.headers,
             "Connection": "close",
         }
-        head = h11.Response(status_code=error.status, headers=list(headers.items()))
+        phrase = HTTPStatus(error.status).phrase
+        head = h11.Response(status_code=error.status, headers=list(headers.items()), reason=phrase)
         events = (head, h11.Data(data=body), h11.EndOfMessage())
         return b"".join(self.conn.send(event) or b"" for event in events)
 

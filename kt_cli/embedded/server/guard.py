@@ -53,7 +53,7 @@ class Guard:
 def http_error(version: str, headers: Headers) -> ApiError | None:
     if version not in ("1.0", "1.1"):
         message = f"HTTP {version} is not spoken here, use HTTP 1.1"
-        return ApiError(505, message, code="invalid_http_request", close=True)
+        return ApiError(400, message, code="invalid_http_request", close=True)
     if b"content-length" in headers and b"transfer-encoding" in headers:
         # Whoever stands between may have read the other one (RFC 9112, section 6.1).
         message = "A request has either Content-Length or Transfer-Encoding, not both"

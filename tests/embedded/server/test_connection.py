@@ -53,7 +53,7 @@ def error_of(answer: bytes) -> tuple[int, dict[str, str]]:
 BROKEN = {
     "no http": (b"GARBAGE\r\n\r\n", 400),
     "tls": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(80) + b"\r\n\r\n", 400),
-    "http2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "http2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "no host": (b"GET /health HTTP/1.1\r\n\r\n", 400),
     "bad header": (b"GET /health HTTP/1.1\r\nHost: localhost\r\nA b: c\r\n\r\n", 400),
     "bad target": (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
@@ -68,7 +68,7 @@ BROKEN = {
         400,
     ),
     "bad chunk": (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-    "bad coding": (POST + b"Transfer-Encoding: gzip\r\n\r\n", 501),
+    "bad coding": (POST + b"Transfer-Encoding: gzip\r\n\r\n", 400),
 }
 
 
