@@ -61,6 +61,19 @@ def started(
         process.wait()
 
 
+def answering(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A program that reads lines, answers lines and ends with its stdin, as it does with its owner.
+
+    Without a signal for the owner's end: that takes a fork, which copies the page tables of a
+    process that maps a whole model. Raises OSError.
+    """
+    import subprocess
+
+    return subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, encoding="utf-8"
+    )
+
+
 def ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
     from subprocess import TimeoutExpired
 

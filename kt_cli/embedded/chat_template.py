@@ -6,14 +6,17 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from kt_cli.children import answering
 from kt_cli.errors import KtError
+
+if TYPE_CHECKING:
+    import subprocess
 
 PROCESS = "kt_cli.embedded.template_process"
 PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")
@@ -22,7 +25,7 @@ PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_
 
 @dataclass(frozen=True, slots=True)
 class TemplateLimits:
-    cpu_s: float = 5.0
+    cpu_s: float = 2.0
     wall_s: float = 60.0
     """For a machine so busy that the CPU time does not pass."""
     memory_bytes: int = 2**30
@@ -70,13 +73,8 @@ class ChatTemplate:
 
     def _spawn(self) -> subprocess.Popen[str]:
         try:
-            return subprocess.Popen(
-                [sys.executable, "-m", PROCESS],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={name: os.environ[name] for name in PASSED_ON if name in os.environ},
-                text=True,
-            )
+            env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+            return answering([sys.executable, "-m", PROCESS], env)
         except OSError as error:
             what = "the process for chat templates could not be started"
             raise KtError(what, error.strerror or str(error)) from None
