@@ -35,6 +35,8 @@ class Chat:
     """File of the conversation; empty until it is saved."""
     named: bool = False
     """The name was chosen by the person."""
+    unsaved: bool = False
+    """The disk refused the last answer, which was said."""
     speeds: list[Speed] = field(default_factory=list)
 
     def say(self, text: str) -> None:
@@ -52,9 +54,17 @@ class Chat:
         self.save()
 
     def save(self) -> None:
-        if self.keep and self.session.messages:
-            self.name = self.name or self.store.free_name()
+        """Where the disk refuses, the conversation goes on and says so once."""
+        if not (self.keep and self.session.messages):
+            return
+        self.name = self.name or self.store.free_name()
+        try:
             self.store.save(self.name, self.session.conversation)
+            self.unsaved = False
+        except KtError as error:
+            if not self.unsaved:
+                self.out.note(f"{error.what}: {error.why}")
+            self.unsaved = True
 
     def rename(self, name: str) -> None:
         """Saves under `name` from now on; a copy under an automatic name goes away."""

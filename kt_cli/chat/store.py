@@ -65,11 +65,17 @@ class Store:
         return Saved(names[0], self._read(names[0]))
 
     def save(self, name: str, conversation: Conversation) -> Path:
+        """Raises KtError when the disk refuses; what was saved before stays."""
         check_name(name)
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.folder / f"{name}.json"
         body = {"schema": SCHEMA, **to_plain(conversation)}
-        unfinished.write(path, json.dumps(body, indent=2, ensure_ascii=False) + "\n", private=True)
+        text = json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            unfinished.write(path, text, private=True)
+        except OSError as error:
+            why = f"{error.strerror or error}: {path}"
+            raise KtError(f"the conversation {name} could not be saved", why) from error
         return path
 
     def remove(self, name: str) -> None:

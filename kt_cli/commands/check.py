@@ -31,7 +31,7 @@ def check(planned: Planned, ctx: Context) -> None:
     plan = planned.plan
     outcome = measured(planned, ctx.home)
     if outcome:
-        save_outcome(ctx.home, outcome)
+        _keep(ctx, outcome)
     else:
         outcome = last(plan, ctx.home)
     lines = compare(plan, outcome)
@@ -89,6 +89,14 @@ def remember(planned: Planned, ctx: Context, name: str) -> None:
         save_outcome(ctx.home, outcome)
     except (OSError, KtError) as error:
         ctx.out.note(f"what it takes could not be written down: {error}")
+
+
+def _keep(ctx: Context, outcome: Outcome) -> None:
+    """The measurement is shown also where the disk refuses it."""
+    try:
+        save_outcome(ctx.home, outcome)
+    except (OSError, KtError) as error:
+        ctx.out.note(f"the measurement could not be kept: {error}")
 
 
 def measured(planned: Planned, home: Path) -> Outcome | None:

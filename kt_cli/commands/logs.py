@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kt_cli import runtime
 from kt_cli.commands.choice import chosen
 from kt_cli.commands.cli import Context, takes
+from kt_cli.commands.ps import unwritten
 from kt_cli.opts import opt
 
 
@@ -24,6 +25,8 @@ def cli(options: LogsOptions, ctx: Context) -> None:
     live = [s for s in known if s.live]
     server = chosen(ctx, options.name, live or sorted(known, key=lambda s: -s.started)[:1])
     lines = runtime.logs(ctx.home, server.name, lines=options.lines, follow=options.follow)
+    if server.live and server.unwritten and server.unwritten.until is None:
+        ctx.out.note(f"{server.name}: {unwritten(server.unwritten)}")
     for line in lines:
         if ctx.out.json_mode:
             ctx.out.event("log", {"line": line})

@@ -11,7 +11,7 @@ from kt_cli import runtime
 from kt_cli.commands.cli import Context, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.opts import opt
-from kt_cli.runtime import Server, Usage
+from kt_cli.runtime import Server, Unwritten, Usage
 from kt_cli.ui import human_bytes, one_line
 
 _HEAD = ("NAME", "STATE", "URL", "UPTIME", "MEMORY", "RUN/WAIT", "TOK/S", "MODEL", "ENGINE")
@@ -32,7 +32,7 @@ def cli(options: PsOptions, ctx: Context) -> None:
         ctx.out.result("ps", data, "no server is running")
         return
     rows = [_row(server, usage) for server, usage in seen]
-    ctx.out.result("ps", data, *listing([_HEAD, *rows]), *_reports(seen), *_failures(known))
+    ctx.out.result("ps", data, *listing([_HEAD, *rows]), *_reports(seen), *_notes(known))
 
 
 def as_json(server: Server, usage: Usage) -> dict[str, Any]:
@@ -67,9 +67,22 @@ def _reports(seen: Sequence[tuple[Server, Usage]]) -> list[str]:
     return [f"{server.name} {line}" for server, usage in seen for line in usage.load.report.lines()]
 
 
-def _failures(known: Sequence[Server]) -> list[str]:
+def _notes(known: Sequence[Server]) -> list[str]:
+    """What ended servers, and what could not be written down of those that run."""
     failures = [(s.name, s.failure) for s in known if s.failure]
-    return [one_line(f"{name}: {failure.what}: {failure.why}") for name, failure in failures]
+    told = [one_line(f"{name}: {failure.what}: {failure.why}") for name, failure in failures]
+    lost = [
+        one_line(f"{s.name}: {unwritten(s.unwritten)}") for s in known if s.live and s.unwritten
+    ]
+    return [*told, *lost]
+
+
+def unwritten(what: Unwritten) -> str:
+    """In a sentence, times of day as they are here."""
+    since, until = (time.strftime("%H:%M:%S", time.localtime(t)) for t in (what.since, what.until))
+    span = f"from {since} to {until}" if what.until else f"since {since}"
+    lines = f"; {what.lines} lines of the log are lost" if what.lines else ""
+    return f"its files could not be written {span}: {what.why}{lines}"
 
 
 def _uptime(server: Server) -> float:

@@ -15,11 +15,13 @@ from kt_cli.runtime.control import (
     usage,
 )
 from kt_cli.runtime.health import Load
+from kt_cli.runtime.losses import Unwritten
 from kt_cli.runtime.register import Server, api_key, servers
 
 __all__ = [
     "Load",
     "Server",
+    "Unwritten",
     "Usage",
     "api_key",
     "ask_to_stop",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from kt_cli.core.launch import LaunchSpec
 from kt_cli.errors import AuthError, EnvironmentBroken, KtError, NotFoundError, UsageError
 from kt_cli.runtime import following, health, logfile, ports, procs, register
 from kt_cli.runtime.register import (
+    SUPERVISOR,
     Folder,
     Order,
     Server,
@@ -27,9 +30,9 @@ from kt_cli.runtime.register import (
     lock,
     read,
     servers,
+    write_last,
     write_order,
     write_private,
-    write_state,
 )
 
 GRACE_S = 10.0
@@ -92,15 +95,11 @@ def start(
     _require_linux()
     register.check_name(name)
     folder = Folder(home, name)
-    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    held = _take_lock(folder)
+    client = procs.identify(os.getpid()) if attached else None
     try:
-        check_port(home, spec.host, spec.port)
-        client = procs.identify(os.getpid()) if attached else None
-        _prepare(folder, Order(name, spec, grace_s, client), key)
-        _spawn(folder, held)
-    finally:
-        os.close(held)
+        _launch(folder, Order(name, spec, grace_s, client), key)
+    except OSError as error:
+        raise _no_place(folder, error.strerror or str(error)) from error
     return follow(home, name)
 
 
@@ -110,7 +109,7 @@ def follow(home: Path, name: str) -> Iterator[Event]:
     Raises NotFoundError for a name that the register does not know.
     """
     folder = Folder(home, name)
-    if not folder.order.exists():
+    if read(folder) is None:
         raise _unknown(home, name)
     return following.events(folder)
 
@@ -184,9 +183,32 @@ def _take_lock(folder: Folder) -> int:
     return held
 
 
+def _launch(folder: Folder, order: Order, key: str | None) -> None:
+    """A start that fails leaves nothing half-written."""
+    fresh = not folder.path.exists()
+    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    held = _take_lock(folder)
+    try:
+        check_port(folder.home, order.spec.host, order.spec.port)
+        fresh = True
+        _prepare(folder, order, key)
+        _spawn(folder, held)
+    except (OSError, KtError):
+        if fresh:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    finally:
+        os.close(held)
+
+
+def _no_place(folder: Folder, why: str) -> KtError:
+    fix = f"free some space or mend the permissions of {folder.home}, or set KT_HOME to another"
+    return KtError(f"{folder.name} cannot be started: its files cannot be written", why, fix)
+
+
 def _prepare(folder: Folder, order: Order, key: str | None) -> None:
     """Puts away what an earlier server of this name left."""
-    for path in (folder.state, folder.events, folder.key, folder.trace):
+    for path in (folder.state, folder.spare, folder.events, folder.key, folder.trace):
         path.unlink(missing_ok=True)
     logfile.remove(folder.log)
     if key is not None:
@@ -196,8 +218,7 @@ def _prepare(folder: Folder, order: Order, key: str | None) -> None:
 
 def _spawn(folder: Folder, held: int) -> None:
     """Returns when the supervisor is on record; it is nobody's child here."""
-    module = "kt_cli.runtime.supervisor"
-    argv = [sys.executable, "-m", module, str(folder.home.absolute()), folder.name, str(held)]
+    argv = [sys.executable, "-m", SUPERVISOR, str(folder.home.absolute()), folder.name, str(held)]
     trace = os.open(folder.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         subprocess.run(
@@ -205,16 +226,18 @@ def _spawn(folder: Folder, held: int) -> None:
             cwd=folder.path,
             env=_python_environment(),
             stdin=subprocess.DEVNULL,
-            stdout=trace,
+            stdout=subprocess.PIPE,
             stderr=trace,
             pass_fds=(held,),
             start_new_session=True,
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        raise KtError(
-            "the supervisor could not be started", following.last_words(folder)
-        ) from error
+        said = error.stdout.decode(errors="replace")
+        if said:
+            raise _no_place(folder, said) from error
+        why = following.last_words(folder)
+        raise KtError("the supervisor could not be started", why) from error
     finally:
         os.close(trace)
 
@@ -242,8 +265,11 @@ def _end(server: Server, now: bool, patience_s: float) -> None:
 
 
 def _acknowledge(folder: Folder, server: Server) -> Server:
+    """On a disk that takes nothing its record goes; where not even that is possible it stays."""
     quiet = dataclasses.replace(server, state="stopped", failure=None, ended=time.time())
-    write_state(folder, quiet)
+    if not write_last(folder, quiet):
+        with suppress(OSError):
+            folder.state.unlink()
     return quiet
 
 

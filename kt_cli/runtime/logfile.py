@@ -2,39 +2,88 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from kt_cli.runtime.losses import Losses
 
 LIMIT = 16 * 1024 * 1024
 """Bytes of one file; there are two at most."""
 
 
 class BoundedLog:
-    """Keeps the newest output: a full file becomes the older one, which replaces its forerunner."""
+    """Keeps the newest output: a full file becomes the older one, which replaces its forerunner.
 
-    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+    What the disk refuses is dropped and counted, and the log says so where it was. Only making one
+    raises OSError.
+    """
+
+    def __init__(self, path: Path, limit: int = LIMIT, losses: Losses | None = None) -> None:
         self._path = path
         self._limit = limit
+        self._losses = losses or Losses()
         self._file = _create(path)
         self._size = 0
+        self._missed = 0
+        self._ragged = False
+        """The last line that was written has no end."""
 
     def write(self, data: bytes) -> None:
-        if self._size + len(data) > self._limit:
-            self._rotate()
-        self._file.write(data)
-        self._size += len(data)
+        left = data
+        try:
+            if self._size + len(data) > self._limit:
+                self._rotate()
+            self._tell_missed()
+            while left:
+                left = left[self._append(left) :]
+        except OSError as error:
+            lines = max(1, left.count(b"\n"))
+            self._missed += lines
+            self._losses.refused(error, lines)
+
+    def retry(self) -> bool:
+        """True when nothing waits to be told."""
+        try:
+            self._tell_missed()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
+        self.retry()
         self._file.close()
 
+    def _tell_missed(self) -> None:
+        if self._missed:
+            end, last = "\n" if self._ragged else "", self._losses.last
+            why = f" ({last.why})" if last else ""
+            note = f"{end}kt: lines lost here: {self._missed}{why}\n".encode()
+            before = self._size, self._ragged
+            if self._append(note) < len(note):
+                self._size, self._ragged = before
+                self._file.seek(self._size)
+                self._file.truncate()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._missed = 0
+
+    def _append(self, data: bytes) -> int:
+        count = self._file.write(data) or 0
+        self._size += count
+        self._ragged = data[:count][-1:] != b"\n"
+        return count
+
     def _rotate(self) -> None:
+        """The old file stays open until there is a new one."""
+        with suppress(FileNotFoundError):
+            self._path.replace(older(self._path))
+        fresh = _create(self._path)
         self._file.close()
-        self._path.replace(older(self._path))
-        self._file = _create(self._path)
-        self._size = 0
+        self._file, self._size, self._ragged = fresh, 0, False
 
 
 def older(path: Path) -> Path:
@@ -85,7 +134,7 @@ class Follower:
             return False
         try:
             return os.fstat(self._file.fileno()).st_ino != self._path.stat().st_ino
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def _close(self) -> None:
@@ -108,7 +157,7 @@ def _text(line: bytes) -> str:
 def _open(path: Path) -> BinaryIO | None:
     try:
         return path.open("rb")
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

@@ -88,7 +88,7 @@ def wait_end(process: Process, timeout_s: float) -> bool:
 def descendants(pid: int) -> tuple[int, ...]:
     """Pids of all processes below `pid`, zombies left out, parents before children."""
     children: dict[int, list[int]] = {}
-    for other in _pids():
+    for other in pids():
         fields = _stat(other)
         if fields is not None:
             children.setdefault(int(fields[_PPID]), []).append(other)
@@ -144,11 +144,20 @@ def reap() -> dict[int, int]:
 def uncollected(pid: int) -> dict[int, int]:
     """Children of `pid` that have ended and that it has not waited for: pid → wait status."""
     found = {}
-    for child in _pids():
+    for child in pids():
         fields = _stat(child)
         if fields is not None and fields[_STATE] == "Z" and int(fields[_PPID]) == pid:
             found[child] = int(fields[_STATUS])
     return found
+
+
+def command_line(pid: int) -> tuple[str, ...]:
+    """Empty for a process that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return ()
+    return tuple(os.fsdecode(word) for word in text.rstrip(b"\0").split(b"\0"))
 
 
 def title(pid: int) -> str:
@@ -224,7 +233,7 @@ def _kill(pid: int) -> None:
         send(process, signal.SIGKILL)
 
 
-def _pids() -> list[int]:
+def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
 
 

@@ -3,8 +3,9 @@
     python -m kt_cli.runtime.supervisor HOME NAME LOCK
 
 LOCK is the descriptor of the locked file that it inherits. The process that was started returns
-when its fork, the supervisor, is on record and can be asked to stop. SIGTERM asks it to stop the
-engine, SIGQUIT to kill it. It reads spec.json and writes state.json, events.ndjson and engine.log.
+when its fork, the supervisor, is on record and can be asked to stop; else it prints why not.
+SIGTERM asks it to stop the engine, SIGQUIT to kill it. It reads spec.json and writes state.json,
+events.ndjson and engine.log; once it runs, none of these has to succeed.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from kt_cli.runtime import autopsy, cgroup, keeper, ports, procs
 from kt_cli.runtime.account import Account
 from kt_cli.runtime.health import Address, ReadyProbe
 from kt_cli.runtime.logfile import BoundedLog
+from kt_cli.runtime.losses import Losses
 from kt_cli.runtime.register import Folder, Order, read_order
 from kt_cli.runtime.watch import LogWatch
 from kt_cli.runtime.workers import Workers
 
 API_KEY_VARIABLE = "KT_API_KEY"
 _CHUNK = 65536
+_STARTED = b"started"
 _SLACK_S = 5.0
+_RETRY_S = 1.0
 
 
 class Supervisor:
@@ -41,10 +45,12 @@ class Supervisor:
         self._folder = folder
         self._order = order
         self._key = key
-        self._account = Account(folder, order, with_key=key is not None)
-        self._log = BoundedLog(folder.log)
+        self._losses = Losses()
+        self._log = BoundedLog(folder.log, losses=self._losses)
+        self._account = Account(folder, order, key is not None, self._losses)
         self._watch = LogWatch(order.spec)
         self._selector = selectors.DefaultSelector()
+        self._retried = float("-inf")
         self._stop_by = ""
         self._ended = False
         self._give_up: float | None = None
@@ -94,6 +100,7 @@ class Supervisor:
         """What no descriptor tells: a late start, a client or a worker that is gone, a keeper
         that hangs."""
         self._check_workers()
+        self._retry()
         late = self._account.age_s > self._order.spec.ready_timeout_s
         if late and self._account.status == "starting" and not self._ended:
             timeout_s = self._order.spec.ready_timeout_s
@@ -104,6 +111,13 @@ class Supervisor:
             self._stop("signal")
         if self._give_up is not None and time.monotonic() > self._give_up:
             self._signal_keeper(signal.SIGKILL)
+
+    def _retry(self) -> None:
+        """The disk may take again what it refused."""
+        now = time.monotonic()
+        if self._losses.last is not None and now - self._retried > _RETRY_S:
+            self._retried = now
+            self._account.retry(self._log.retry())
 
     def _check_workers(self) -> None:
         running = self._account.status in ("starting", "ready") and not self._ended
@@ -253,13 +267,20 @@ def main(argv: list[str]) -> None:
     alive, say = os.pipe()
     if os.fork():
         os.close(say)
-        os._exit(0 if os.read(alive, 1) else 1)
+        said = os.read(alive, _CHUNK)
+        os.write(1, said)
+        os._exit(0 if said == _STARTED else 1)
+    os.dup2(2, 1)  # whoever started this waits for the end of what it says
     procs.set_title("kt-supervisor")
     procs.adopt_orphans()
-    key = folder.key.read_text(encoding="utf-8") if folder.key.exists() else None
-    supervisor = Supervisor(folder, read_order(folder), key)
+    try:
+        key = folder.key.read_text(encoding="utf-8") if folder.key.exists() else None
+        supervisor = Supervisor(folder, read_order(folder), key)
+    except OSError as error:
+        os.write(say, f"{error.strerror or error}: {error.filename or folder.path}".encode())
+        os._exit(1)
     wakeup = _signals()
-    os.write(say, b"1")
+    os.write(say, _STARTED)
     for number in (alive, say):
         os.close(number)
     supervisor.run(wakeup)

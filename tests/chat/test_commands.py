@@ -271,3 +271,20 @@ def test_every_error_of_a_command_is_one_for_people(chat):
             commands.run(chat, name, "no such thing")
         except (KtError, Leave) as error:
             assert str(error) or isinstance(error, Leave)
+
+
+def test_a_conversation_goes_on_where_the_disk_refuses_it_and_says_so_once(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kt_cli.unfinished.write", refuse)
+    chat.say("one")
+    chat.say("two")
+    assert len(chat.session.messages) == 4
+    assert said(chat).count("could not be saved") == 1
+    assert "No space left on device" in said(chat)
+    monkeypatch.undo()
+    chat.say("three")
+    assert len(chat.store.load(chat.name).conversation.messages) == 6

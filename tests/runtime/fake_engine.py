@@ -25,6 +25,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/env":
             self.answer(200, os.environ.get("KT_API_KEY", "-"))
+        elif self.path == "/say":
+            say("as told")
+            self.answer(200, "")
         elif self.path == "/metrics":
             self.answer(200, self.metrics)
         else:
