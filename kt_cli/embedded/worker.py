@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 
 import torch
 
+from kt_cli.embedded import heap
 from kt_cli.embedded.api import Stats
 from kt_cli.embedded.cache import Opening, TokenPool
 from kt_cli.embedded.runners.base import Runner
@@ -19,6 +20,9 @@ from kt_cli.embedded.sampler import sample
 from kt_cli.embedded.scheduler import Job, Request, Scheduler
 from kt_cli.embedded.stream import Stream
 from kt_cli.errors import KtError, NotReadyError
+
+_LONG = 64
+"""Tokens of a step from which its buffers are worth giving back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Worker:
         self._threads = threads
         self._inbox: SimpleQueue[Stream | None] = SimpleQueue()
         self._closing = False
+        self._filled_heap = True  # by loading
         self._failure: BaseException | None = None
         self._stats = Stats(0, 0, 0, kv_tokens, 0, 0, 0, 0)
         self._lock = threading.Lock()
@@ -81,6 +86,7 @@ class Worker:
     def _receive(self) -> None:
         """Waits for something to do; cancelled requests leave."""
         if self._scheduler.idle:
+            self._tidy()
             self._take(self._inbox.get())
         while True:
             try:
@@ -92,6 +98,12 @@ class Worker:
                 self._finish(request)
                 request.owner.end("cancelled")
                 self._count(requests_cancelled=1)
+
+    def _tidy(self) -> None:
+        """Memory at rest is what was planned, whatever the prompts were."""
+        if self._filled_heap and self._inbox.empty():
+            heap.give_back()
+            self._filled_heap = False
 
     def _take(self, stream: Stream | None) -> None:
         if stream is not None:
@@ -130,6 +142,7 @@ class Worker:
                 return [row for job in jobs for row in self._run([job])]
             self._fail(jobs[0].request, error)
             return []
+        self._filled_heap |= sum(len(job.tokens) for job in jobs) >= _LONG
         for job in jobs:
             job.done()
         streams = [job.request.owner for job in jobs if job.last]

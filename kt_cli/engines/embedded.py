@@ -30,12 +30,11 @@ _FLAGS: Mapping[str, str] = {
 """Decision of the plan → the engine's own flag."""
 _ENVIRONMENT: dict[str, str] = {
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
-"""glibc gives back what loading and long prompts took: 240 MB less resident memory with the demo
-model, prefill and decode as fast. On a GPU, chunks of growing length fill one growing segment
-instead of leaving a hole for each."""
+"""Few heaps, so that what one thread frees serves another; the engine gives free pages back itself
+(`embedded.heap`). On a GPU, chunks of growing length fill one growing segment instead of leaving a
+hole for each."""
 _PATIENCE_S = 600.0
 _MARGIN = 10.0
 """A disk may be this much slower than planned before loading is given up."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedded.fakes import FakeRunner, decode, expected, stream_for, tokens_of
+from kt_cli.embedded import heap
 from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.worker import Worker
 from kt_cli.errors import KtError, NotReadyError
@@ -56,6 +57,20 @@ def test_everyone_gets_the_answer_they_would_get_alone(requests, chunked, batche
     answers = [tokens_of(handle) for handle in handles]
     worker.close()
     assert answers == [expected(prompt, count) for prompt, count in requests]
+
+
+def test_memory_is_given_back_after_loading_and_long_prompts_when_nothing_is_left(
+    worker, monkeypatch
+):
+    given = []
+    monkeypatch.setattr(heap, "give_back", lambda: given.append(len(runner.batches)))
+    runner = FakeRunner()
+    engine = worker(runner)
+    wait_for(lambda: len(given) == 1)
+    tokens_of(stream_for(engine, [5, 6, 7], greedy(20)))
+    tokens_of(stream_for(engine, [8, *range(2, 40), *range(2, 40)], greedy(20)))
+    wait_for(lambda: len(given) == 2)
+    assert given == [0, 40]
 
 
 def test_requests_share_steps(worker):
