@@ -190,6 +190,12 @@ class RunOptions:
     attention_backend: str | None = opt(
         "--attention-backend", help="Attention kernels of SGLang", panel=GPU
     )
+    speculative_algorithm: str | None = opt(
+        "--speculative-algorithm",
+        help="Draft tokens in SGLang with the model's own drafter (NEXTN) or another",
+        metavar="NAME",
+        panel=GPU,
+    )
     device: str | None = opt(
         "--device", help="Device of all but the experts: cpu, cuda, cuda:1", panel=GPU
     )

@@ -22,20 +22,20 @@ _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 def parse_bytes(text: str) -> int:
     """`24GB` is 24·10⁹, `24GiB` and `24G` are 24·2³⁰; raises ValueError."""
-    number, prefix, binary, unit = _size_parts(text)
+    number, prefix, binary, unit = size_parts(text)
     decimal = bool(unit) and not binary
     return int(number * (1000 if decimal else 1024) ** _POWER[prefix])
 
 
 def parse_count(text: str) -> int:
     """`32k` is 32·1024 (a context length), `4096` itself; raises ValueError."""
-    number, prefix, _, unit = _size_parts(text)
+    number, prefix, _, unit = size_parts(text)
     if unit:
         raise ValueError(f"{text!r} is a number of bytes, not of tokens")
     return int(number * 1024 ** _POWER[prefix])
 
 
-def _size_parts(text: str) -> tuple[float, str, str, str]:
+def size_parts(text: str) -> tuple[float, str, str, str]:
     match = _SIZE.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is not a size such as 4096, 32k or 24GB")

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kt_cli.catalog.config import Config
+from kt_cli.catalog.recurrent import block_kinds, linear_state_bytes, recurrent_kinds
 from kt_cli.core.model import Attention
 from kt_cli.errors import KtError
 
 FULL = frozenset({"full_attention", "indexed_attention", "minimax_m3_sparse", "attention"})
 WINDOW = frozenset({"sliding_attention", "chunked_attention"})
-LINEAR = frozenset({"linear_attention"})
+LINEAR = frozenset({"linear_attention", "mamba"})
+NOTHING = frozenset({"moe", "mlp"})
+"""Layers that do not look at other tokens, where these are layers of their own (Nemotron-H)."""
 COMPRESSED = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
 """DeepSeek-V4: tokens per compressed entry, where the configuration does not say."""
 
@@ -19,17 +22,25 @@ COMPRESSED = {"compressed_sparse_attention": 4, "heavily_compressed_attention": 
 def read_attention(config: Config) -> Attention:
     kinds = layer_kinds(config)
     if config.has("kv_lora_rank"):
-        return _latent(config, len(kinds))
+        return _latent(config, kinds)
     if any(kind in COMPRESSED for kind in kinds):
         return _compressed(config, kinds)
+    if config.has("kv_source_layer_ids"):
+        return _shared(config)
     return _grouped(config, kinds)
 
 
 def layer_kinds(config: Config) -> list[str]:
     """One kind per layer, from `layer_types` or from the older spellings of it."""
     layers = config.number("num_hidden_layers")
-    given = list(config.items("layer_types", layers)[:layers]) or _older_spelling(config, layers)
-    unknown = [kind for kind in given if kind not in FULL | WINDOW | LINEAR | set(COMPRESSED)]
+    given = (
+        list(config.items("layer_types", layers)[:layers])
+        or block_kinds(config)
+        or recurrent_kinds(config, layers)
+        or _older_spelling(config, layers)
+    )
+    known = FULL | WINDOW | LINEAR | NOTHING | set(COMPRESSED)
+    unknown = [kind for kind in given if kind not in known]
     if unknown:
         raise KtError(f"cannot read {config.where}", f"unknown kind of attention {unknown[0]!r}")
     return given
@@ -39,6 +50,8 @@ def _older_spelling(config: Config, layers: int) -> list[str]:
     sparse = config.part("sparse_attention_config").get("sparse_attention_freq")
     if sparse:
         return ["minimax_m3_sparse" if on else "full_attention" for on in sparse[:layers]]
+    if config.has("kv_source_layer_ids"):
+        return ["sliding_attention"] * layers
     if config.has("compress_ratios"):
         names = {0: "sliding_attention", **{ratio: kind for kind, ratio in COMPRESSED.items()}}
         return [names.get(ratio, f"ratio {ratio}") for ratio in config.items("compress_ratios")][
@@ -75,11 +88,13 @@ def head_dim(config: Config) -> int:
 
 
 def kv_heads(config: Config) -> int:
-    return config.number("num_key_value_heads", default=config.number("num_attention_heads"))
+    own = ("num_key_value_heads", "num_attention_groups")
+    return config.number(*own, default=config.number("num_attention_heads"))
 
 
 def _grouped(config: Config, kinds: Sequence[str]) -> Attention:
-    count = Counter("window" if k in WINDOW else "linear" if k in LINEAR else "full" for k in kinds)
+    count = Counter(map(_group, kinds))
+    own = count["window"] and config.number("num_global_key_value_heads", default=0)
     return Attention(
         kind="gqa",
         heads=config.number("num_attention_heads"),
@@ -91,8 +106,23 @@ def _grouped(config: Config, kinds: Sequence[str]) -> Attention:
         window=_window(config) if count["window"] else 0,
         linear_layers=count["linear"],
         linear_state_bytes=linear_state_bytes(config) if count["linear"] else 0,
-        index_head_dim=index_dim(config) if "minimax_m3_sparse" in kinds else 0,
+        index_head_dim=_grouped_index(config, kinds),
+        index_every=config.number("indexer_compress_ratio", default=1),
+        global_kv_heads=own or 0,
+        global_head_dim=config.number("global_head_dim", default=head_dim(config)) if own else 0,
     )
+
+
+def _group(kind: str) -> str:
+    if kind in NOTHING:
+        return "nothing"
+    return "window" if kind in WINDOW else "linear" if kind in LINEAR else "full"
+
+
+def _grouped_index(config: Config, kinds: Sequence[str]) -> int:
+    """Selectors of MiniMax-M3, and of Qwen's sparse attention (qwen4_exp)."""
+    own = config.number("indexer_head_dim", default=0)
+    return index_dim(config) if "minimax_m3_sparse" in kinds else own
 
 
 def _window(config: Config) -> int:
@@ -104,29 +134,18 @@ def index_dim(config: Config) -> int:
     return config.number("index_head_dim", default=int(sparse.get("sparse_index_dim", 0)))
 
 
-def linear_state_bytes(config: Config) -> int:
-    """Gated delta rule (arXiv 2412.06464): a float32 state per value head, and the last inputs
-    of the short convolution in bf16."""
-    value_heads, value = (
-        config.number("linear_num_value_heads"),
-        config.number("linear_value_head_dim"),
-    )
-    key_heads, key = config.number("linear_num_key_heads"), config.number("linear_key_head_dim")
-    channels = 2 * key_heads * key + value_heads * value
-    return 4 * value_heads * key * value + 2 * channels * (
-        config.number("linear_conv_kernel_dim") - 1
-    )
-
-
-def _latent(config: Config, layers: int) -> Attention:
+def _latent(config: Config, kinds: Sequence[str]) -> Attention:
     rope = config.number("qk_rope_head_dim")
+    linear = sum(kind in LINEAR for kind in kinds)
     return Attention(
         kind="mla",
         heads=config.number("num_attention_heads"),
         kv_heads=kv_heads(config),
         head_dim=config.number("qk_nope_head_dim") + rope,
         v_head_dim=config.number("v_head_dim"),
-        full_layers=layers,
+        full_layers=len(kinds) - linear,
+        linear_layers=linear,
+        linear_state_bytes=linear_state_bytes(config) if linear else 0,
         kv_lora_rank=config.number("kv_lora_rank"),
         rope_dim=rope,
         index_head_dim=config.number("index_head_dim", default=0),
@@ -150,4 +169,22 @@ def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
         compressed_layers=tuple(
             (layers, int(rates.get(kind, COMPRESSED[kind]))) for kind, layers in count.items()
         ),
+    )
+
+
+def _shared(config: Config) -> Attention:
+    """DeepSeek-V4.1: a window in every layer, and entries of a few source layers that all read."""
+    ratios = config.items("compress_ratios")
+    sources = Counter(int(ratios[layer]) for layer in config.items("kv_source_layer_ids"))
+    return Attention(
+        kind="gqa",
+        heads=config.number("num_attention_heads"),
+        kv_heads=config.number("num_key_value_heads", default=1),
+        head_dim=head_dim(config),
+        v_head_dim=0,
+        full_layers=0,
+        window_layers=config.number("num_hidden_layers"),
+        window=config.number("sliding_window", default=128),
+        index_head_dim=config.number("index_head_dim", default=0),
+        compressed_layers=tuple((layers, ratio) for ratio, layers in sorted(sources.items())),
     )

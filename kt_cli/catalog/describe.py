@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kt_cli.catalog.attention import read_attention
 from kt_cli.catalog.config import Config
+from kt_cli.catalog.counted import KEY, counted_stocks
 from kt_cli.catalog.experts import expert_layers, read_experts
 from kt_cli.catalog.families import FAMILIES, Family, family_name, family_of
 from kt_cli.catalog.held import expert_dtype, parameters_of, stored_quantization
 from kt_cli.catalog.inventory import inventory
+from kt_cli.catalog.lookups import lookup_rows, prefill_layers, stored_lookup
 from kt_cli.catalog.naming import classify
 from kt_cli.catalog.quantization import (
     Scheme,
@@ -23,6 +25,7 @@ from kt_cli.catalog.quantization import (
 )
 from kt_cli.catalog.stock import Stock
 from kt_cli.catalog.verify import require_experts
+from kt_cli.catalog.vision_stock import vision_stock
 from kt_cli.core.model import Experts, Model, Quantization, TensorClass
 from kt_cli.errors import KtError
 from kt_cli.weights.headers import TensorInfo
@@ -30,7 +33,7 @@ from kt_cli.weights.headers import TensorInfo
 WIDTHS: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
 CLASSES: tuple[TensorClass, ...] = (
     "attention", "dense_mlp", "shared_experts", "routed_experts", "router", "embedding",
-    "lm_head", "norm", "vision", "draft", "other",
+    "lm_head", "norm", "vision", "draft", "lookup", "other",
 )  # fmt: skip
 
 
@@ -71,6 +74,8 @@ def from_config(values: Mapping[str, Any], name: str) -> Model:
     """Bytes computed from a configuration. Raises KtError for a family that is not known."""
     config = Config.of(values, f"the configuration of {name}")
     family = family_of(config)
+    if family is None and config.part(KEY):
+        family = Family(width=_generic_width(config))
     if family is None:
         raise KtError(
             f"cannot compute the size of {name}",
@@ -80,11 +85,27 @@ def from_config(values: Mapping[str, Any], name: str) -> Model:
     experts, scheme = read_experts(config, family), read_scheme(config)
     routed = expert_quantization(scheme, config)
     tally, width = Tally(Counter(), Counter()), WIDTHS.get(model_dtype(config), 2)
-    for stock in inventory(config, family, experts):
-        nbytes = stock.times * _stock_bytes(stock, scheme, routed, width)
+    for stock in _stocks(config, family, experts):
+        if stock.kind == "lookup":
+            nbytes = stored_lookup(config, stock.parameters, width, scheme is not None)
+        else:
+            nbytes = stock.times * _stock_bytes(stock, scheme, routed, width)
         tally.add(stock.kind, nbytes, stock.parameters)
     quantization = routed or Quantization(model_dtype(config), 8 * width)
     return _model(config, family, experts, tally, quantization, name, (), exact=False)
+
+
+def _stocks(config: Config, family: Family, experts: Experts | None) -> Iterator[Stock]:
+    """Computed ones, but for classes that are counted; all counted where the family is unknown."""
+    counted = config.part(KEY)
+    if family_of(config):
+        computed = inventory(config, family, experts)
+        yield from (stock for stock in computed if stock.kind not in counted)
+        yield from counted_stocks(config, None)
+    else:
+        yield from counted_stocks(config, experts)
+        if "vision" not in counted:
+            yield from vision_stock(config)
 
 
 def _stock_bytes(
@@ -125,6 +146,8 @@ def _model(
 ) -> Model:
     layers = config.number("num_hidden_layers")
     dense = layers - (len(expert_layers(config)) if experts else 0)
+    rows, row = lookup_rows(config)
+    table = tally.parameters["lookup"]
     return Model(
         name=name,
         architecture=config.architecture or family_name(config),
@@ -141,5 +164,8 @@ def _model(
         exact=exact,
         intermediate=config.number(family.dense, default=0) if dense else 0,
         remote_code="auto_map" in config.outer,
+        lookup_rows=rows if table else 0,
+        lookup_row_bytes=row * tally.bytes["lookup"] // table if table else 0,
+        prefill_layers=prefill_layers(config),
         notes=notes,
     )

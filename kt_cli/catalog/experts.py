@@ -6,9 +6,31 @@ from kt_cli.catalog.config import Config
 from kt_cli.catalog.families import Family, family_name
 from kt_cli.core.model import Experts
 
-COUNT = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_primary_experts")
-LISTS = {"mlp_layer_types": ("sparse", "moe", "hash_moe"), "moe_layer_layout": (1,)}
-TOP_K = ("num_experts_per_tok", "moe_num_active_primary_experts", "num_experts_per_token")
+COUNT = (
+    "num_local_experts",
+    "num_experts",
+    "n_routed_experts",
+    "moe_num_primary_experts",
+    "moe_num_experts",
+)
+LISTS = {
+    "mlp_layer_types": ("sparse", "moe", "hash_moe"),
+    "moe_layer_layout": (1,),
+    "layers_block_type": ("moe",),
+}
+TOP_K = (
+    "num_experts_per_tok",
+    "moe_num_active_primary_experts",
+    "num_experts_per_token",
+    "top_k_experts",
+    "moe_top_k",
+)
+LATENT = ("routed_expert_hidden_size", "moe_latent_size")
+"""Width of what experts work on where it is less than the model's (LatentMoE, arXiv 2601.18089)."""
+ACTIVATION = ("hidden_act", "hidden_activation", "mlp_hidden_act")
+UNGATED = ("relu2",)
+DENSE_FIRST = {"hy_v3": 1, "glm5_next_text": 3, "kimi_linear": 1, "step3p5": 3}
+"""Layers without experts at the beginning, where the configuration leaves them to the code."""
 
 
 def read_experts(config: Config, family: Family) -> Experts | None:
@@ -18,11 +40,12 @@ def read_experts(config: Config, family: Family) -> Experts | None:
     return Experts(
         count=config.number(*COUNT),
         top_k=config.number(*TOP_K),
-        hidden=config.number("hidden_size"),
+        hidden=config.number(*LATENT, "hidden_size"),
         intermediate=config.number(family.width),
         layers=expert_layers(config),
         shared=shared_experts(config, family),
-        activation=family.activation or config.text("hidden_act", default="silu"),
+        activation=family.activation or config.text(*ACTIVATION, default="silu"),
+        gated=config.text(*ACTIVATION) not in UNGATED,
     )
 
 
@@ -33,6 +56,11 @@ def expert_layers(config: Config) -> tuple[int, ...]:
         listed = config.items(key, len(layers))
         if listed:
             return tuple(i for i in layers if listed[i] in sparse)
+    pattern, numbered = config.text("hybrid_override_pattern"), config.text("moe_layers_enum")
+    if pattern:
+        return tuple(i for i, letter in enumerate(pattern) if letter == "E")
+    if numbered:
+        return tuple(i for i in map(int, numbered.split(",")) if i < len(layers))
     if config.has("moe_layers"):
         return tuple(sorted(config.items("moe_layers")))
     if config.has("interleave_moe_layer_step"):
@@ -44,7 +72,9 @@ def expert_layers(config: Config) -> tuple[int, ...]:
 def _has_experts(config: Config, index: int) -> bool:
     if index in config.items("mlp_only_layers"):
         return False
-    if index < config.number("first_k_dense_replace", default=0):
+    if index < config.number(
+        "first_k_dense_replace", default=DENSE_FIRST.get(config.model_type, 0)
+    ):
         return False
     frequency = config.values.get("moe_layer_freq")
     if isinstance(frequency, list):

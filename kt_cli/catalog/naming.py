@@ -35,7 +35,12 @@ class Role:
 
 # The first that is found in the name decides.
 _RULES: Sequence[tuple[TensorClass, str]] = (
-    ("draft", r"(^|\.)(mtp|nextn|eagle)\b|\.nextn\."),
+    ("draft", r"(^|\.)(mtp|nextn|eagle|dspark)\b|\.nextn\."),
+    (
+        "lookup",
+        r"ngram_embedding|embed_tokens_per_layer|per_layer_token_embd"
+        r"|(^|\.)engram\.(\w+\.)*(embed\w*|table\w*)\b",
+    ),
     (
         "vision",
         r"(^|\.)(visual|vision_\w+|audio_\w+|mm_projector|multi_modal_projector"
@@ -45,16 +50,22 @@ _RULES: Sequence[tuple[TensorClass, str]] = (
     ("shared_experts", r"\.shared_experts?[._]|\.shared_mlp\.|_shexp\."),
     (
         "router",
-        r"\.(mlp|block_sparse_moe|feed_forward|ffn|moe)\.((primary_)?(gate|router)\b"
-        r"|e_score_correction_bias)|\.ffn_gate_inp\.|\.exp_probs_b\.|\.ffn_gate_tid2eid\.",
+        r"\.(mlp|block_sparse_moe|feed_forward|ffn|moe|mixer)\.((primary_)?(gate|router)\b"
+        r"|e_score_correction_bias)|\.ffn_gate_inp\.|\.exp_probs_b\.|\.ffn_gate_tid2eid\."
+        r"|\.layers\.0\.router\.",
     ),
-    ("other", r"(^|\.)hc_|_hc\.|rotary_emb|\.inv_freq$|rope_freqs|rope_factors"),
-    ("norm", r"norm\d?\.(weight|bias)$|(^|\.)ln_\w+\."),
-    ("embedding", r"(^|\.)(embed_tokens|embed|wte|tok_embeddings|token_embd)\.weight$"),
+    (
+        "other",
+        r"(^|\.)hc_|_hc\.|hyper_connection|\.ple\.|(^|\.)engram\.|latent_proj"
+        r"|routed_expert_(up|down)_proj|rotary_emb"
+        r"|\.inv_freq$|rope_freqs|rope_factors",
+    ),
+    ("norm", r"norm(_[fk0]|\d)?\.(weight|bias)$|layernorm_\d\.weight$|(^|\.)ln_\w+\."),
+    ("embedding", r"(^|\.)(embed_tokens|embed|embeddings|wte|tok_embeddings|token_embd)\.weight$"),
     ("lm_head", r"(^|\.)(lm_head|head|output)\.(weight|bias|\w*scale\w*)$"),
     (
         "attention",
-        r"\.(self_attn|self_attention|linear_attn|attention|attn)\.|\.(attn|ssm|indexer)_",
+        r"\.(self_attn|self_attention|linear_attn|attention|attn|mixer)\.|\.(attn|ssm|indexer)_",
     ),
     ("dense_mlp", r"\.(mlp|feed_forward|ffn)\.|\.ffn_(gate|up|down)\."),
 )

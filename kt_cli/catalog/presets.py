@@ -18,7 +18,7 @@ from kt_cli.catalog.names import index
 from kt_cli.core.hints import Hints, Variant
 from kt_cli.core.model import Model, Quantization
 from kt_cli.core.serial import ShapeError, from_plain
-from kt_cli.errors import KtError
+from kt_cli.errors import KtError, NotFoundError
 
 # What a variant's config.json says beside the geometry, as far as sizes depend on it.
 VARIANT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
@@ -49,6 +49,8 @@ class Preset:
     notes: tuple[str, ...] = ()
     ambiguous: Mapping[str, str] = field(default_factory=dict)
     """Aliases that could mean another model, and a sentence on what they mean here."""
+    missing: str = ""
+    """What of the geometry is not known; then `config` is empty and nothing is computed."""
 
     @property
     def repo(self) -> str:
@@ -73,8 +75,22 @@ def _files(folder: Path | None) -> list[Path]:
     return sorted((folder or presets_folder()).glob("*.yaml"))
 
 
+def planned_presets(folder: Path | None = None) -> tuple[Preset, ...]:
+    """Those whose geometry is known."""
+    return tuple(preset for preset in load_presets(folder) if not preset.missing)
+
+
 def preset_model(preset: Preset, variant: Variant | None = None) -> Model:
-    """Sizes computed from the geometry. Raises KtError for a variant whose size is not known."""
+    """Sizes computed from the geometry.
+
+    Raises NotFoundError for a preset without one, KtError for a variant whose size is not known.
+    """
+    if preset.missing:
+        raise NotFoundError(
+            f"the geometry of {preset.name} is not known here",
+            f"{preset.missing} ({preset.source})",
+            f"give its folder, or {preset.repo or 'OWNER/NAME'}, the headers of whose files tell",
+        )
     config, repo = dict(preset.config), preset.repo
     if variant and variant.method == "gguf":
         return _as_gguf(preset, variant)
@@ -147,7 +163,7 @@ def _preset(entry: Mapping[str, Any], family: str, file: Path) -> Preset:
         return Preset(
             name=entry["name"],
             family=family,
-            config=entry["config"],
+            config=entry.get("config", {}) if entry.get("missing") else entry["config"],
             source=entry["source"],
             aliases=tuple(entry.get("aliases", ())),
             repos=entry.get("repos", {}),
@@ -155,6 +171,7 @@ def _preset(entry: Mapping[str, Any], family: str, file: Path) -> Preset:
             hints=known,
             notes=known.notes,
             ambiguous=entry.get("ambiguous", {}),
+            missing=entry.get("missing", ""),
         )
     except (KeyError, TypeError, ShapeError) as error:
         name = entry.get("name", "an entry without a name")

@@ -94,11 +94,11 @@ def _tuner(machine: Machine, options: FitOptions) -> Planner:
 
 def candidates(home: Path) -> Iterator[Candidate]:
     """What is on disk, then every preset that is not."""
-    from kt_cli.catalog.presets import load_presets, preset_model
+    from kt_cli.catalog.presets import planned_presets, preset_model
 
     local = dict(_local(home))
     yield from local.values()
-    for preset in load_presets():
+    for preset in planned_presets():
         repos = {r.rpartition("/")[2].lower() for r in preset.repos.values()}
         if repos & {name.lower() for name in local}:
             continue

@@ -9,6 +9,7 @@ from kt_cli.core.embedded_ledger import Case, Choice, pools_of
 from kt_cli.core.fixes import WayOut, means_nothing, ways_out
 from kt_cli.core.ledger import missing, sum_text
 from kt_cli.core.plan import Fix, Pool, Problem
+from kt_cli.core.sglang_choice import starting
 from kt_cli.core.units import gb, round_down, tokens
 
 SHORTEST_CONTEXT = 2048
@@ -20,6 +21,7 @@ SGLANG_ONLY = (
     "gpu_experts",
     "tp",
     "mem_fraction",
+    "speculative_algorithm",
     "chunked_prefill_size",
     "gpu_prefill_threshold",
     "deferred_experts",
@@ -37,6 +39,9 @@ def impossible(case: Case, choice: Choice) -> Iterator[Problem]:
         why = "attention and cache share one type"
         fix = Fix(f"a cache in {choice.dtype}", "runs", f"--kv-cache-dtype {choice.dtype}")
         yield Problem(f"no cache in {choice.kv_dtype} beside {choice.dtype}", why, fixes=(fix,))
+    absent = starting(case.facts.absent, case.model.architecture)
+    if absent:
+        yield Problem(f"the embedded engine cannot load {case.model.name}", absent)
     stored = case.model.quantization.method
     if stored not in case.facts.reads:
         fix = Fix("a BF16 checkpoint of the model", "runs", "")

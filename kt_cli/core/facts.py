@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from kt_cli.core.machine import GpuVendor
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFacts:
@@ -32,6 +34,8 @@ class EmbeddedFacts:
     """Start of an architecture's name → why its experts run on torch's operator."""
     activations: tuple[str, ...] = ("silu", "gelu")
     """Of experts, in our kernels."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Start of an architecture's name → why the engine cannot load it at all."""
     cuda_build_bytes: int = 0
     """More of it where torch is built with CUDA, used or not."""
     libraries_bytes: int = 0
@@ -137,6 +141,8 @@ class SglangFacts:
     """Its workspace on each GPU."""
     start_s: tuple[float, float] = (0.0, 0.0)
     """Seconds to ready beside reading the weights."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Start of an architecture's name → why it is not served, on the GPU alone neither."""
     pace: float | None = None
     """Decode measured on this machine over the middle of what is predicted without it."""
 
@@ -180,9 +186,42 @@ class GpuFacts:
     """A GPU by its published figures."""
 
     name: str
-    memory_gib: float
-    capability: tuple[int, int]
+    sizes_gib: tuple[float, ...]
+    """Memory it is sold with, the usual size first."""
     gbs: float
     tflops: float
     """Dense bf16 with fp32 accumulation, as published."""
+    capability: tuple[int, int] | None = None
+    vendor: GpuVendor = "nvidia"
+    aliases: tuple[str, ...] = ()
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFacts:
+    """A processor by its published figures."""
+
+    name: str
+    maker: str
+    cores: int
+    """Physical cores; performance cores alone where it has two kinds."""
+    ghz: float
+    """Base clock."""
+    isa: tuple[str, ...]
+    fma: int
+    """Multiply-adds in fp32 that a core starts each cycle."""
+    channels: int
+    """Of memory, 64 bits each."""
+    mts: int
+    """Fastest memory it is specified for, million transfers a second."""
+    aliases: tuple[str, ...] = ()
+    source: str = ""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.maker} {self.name}"
+
+    @property
+    def gbs(self) -> float:
+        """Memory bandwidth by the specification."""
+        return self.channels * 8 * self.mts / 1000

@@ -37,16 +37,20 @@ class KvCost:
 def kv_cost(attention: Attention, width: float, tp: int = 1, *, latent: bool = True) -> KvCost:
     """`width` is bytes per value; `latent=False` is an engine that expands MLA to full heads."""
     per_layer, formula = _layer(attention, width, tp, latent)
+    whole, whole_formula = _global_layer(attention, width, tp) or (per_layer, formula)
     index = _index(attention)
-    full = attention.full_layers * (per_layer + index)
-    parts = [f"{attention.full_layers} layers × {formula}"] if attention.full_layers else []
+    full = attention.full_layers * whole + -(
+        -attention.full_layers * index // attention.index_every
+    )
+    parts = [f"{attention.full_layers} layers × {whole_formula}"] if attention.full_layers else []
     for layers, every in attention.compressed_layers:
         full += -(-layers * (per_layer + index) // every)
         parts.append(f"{layers} layers × {formula} every {every} tokens")
     if attention.window_layers:
         parts.append(f"{attention.window_layers} layers × {formula} up to {attention.window}")
     if index:
-        parts.append(f"{index} B index a layer")
+        shared = f" every {attention.index_every} tokens" if attention.index_every > 1 else ""
+        parts.append(f"{index} B index a layer{shared}")
     state = -(-attention.linear_layers * attention.linear_state_bytes // tp)
     if state:
         parts.append(f"{state} B state a request")
@@ -67,6 +71,14 @@ def _layer(a: Attention, width: float, tp: int, latent: bool) -> tuple[int, str]
     local = max(1, heads // tp)
     formula = f"{local} heads·({a.head_dim}+{a.v_head_dim})·{width:g} B"
     return int(local * (a.head_dim + a.v_head_dim) * width), formula
+
+
+def _global_layer(a: Attention, width: float, tp: int) -> tuple[int, str] | None:
+    """Layers without a window where they have heads of their own."""
+    if not a.global_kv_heads:
+        return None
+    local, dim = max(1, a.global_kv_heads // tp), a.global_head_dim or a.head_dim
+    return int(local * 2 * dim * width), f"{local} heads·({dim}+{dim})·{width:g} B"
 
 
 def _index(a: Attention) -> int:

@@ -17,6 +17,7 @@ TensorClass = Literal[
     "norm",
     "vision",
     "draft",
+    "lookup",
     "other",
 ]
 AttentionKind = Literal["gqa", "mla"]
@@ -45,13 +46,21 @@ class Attention:
     """MLA: width of the shared rotary key stored beside the latent."""
     index_head_dim: int = 0
     """Sparse attention: width of the index key stored per token and layer."""
+    index_every: int = 1
+    """Tokens that share one index key."""
+    global_kv_heads: int = 0
+    global_head_dim: int = 0
+    """Where the layers that keep every token have another shape than those with a window."""
     compressed_layers: tuple[tuple[int, int], ...] = ()
     """Layers that keep one entry per so many tokens: pairs of (layers, tokens per entry)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """Routed experts; `layers` are the indices of the layers that have them."""
+    """Routed experts; `layers` are the indices of the layers that have them.
+
+    `hidden` is what experts read and write: less than the model's where they work on a latent.
+    """
 
     count: int
     top_k: int
@@ -60,11 +69,12 @@ class Experts:
     layers: tuple[int, ...]
     shared: int = 0
     activation: str = "silu"
+    gated: bool = True
 
     @property
     def parameters_each(self) -> int:
-        """Weights of one expert: gate, up and down."""
-        return 3 * self.hidden * self.intermediate
+        """Weights of one expert: gate, up and down, or up and down alone."""
+        return (3 if self.gated else 2) * self.hidden * self.intermediate
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +107,11 @@ class Model:
     intermediate: int = 0
     """Width of the dense MLP, 0 where there is none."""
     remote_code: bool = False
+    lookup_rows: int = 0
+    lookup_row_bytes: int = 0
+    """A token reads so many rows of the look-up tables (class `lookup`), each of so many bytes."""
+    prefill_layers: int = 0
+    """Layers that a prompt passes, 0 for all: a causal encoder is the first part of the model."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,10 +126,11 @@ class Model:
     def active_parameters(self) -> int:
         """Parameters one token of text touches: of the routed experts only those it is sent to.
 
-        Draft layers and towers for other senses are not on its way.
+        Draft layers, towers for other senses and look-up tables, of which it reads a few rows, are
+        not on its way.
         """
         held = self.parameters.get
-        aside = held("draft", 0) + held("vision", 0)
+        aside = held("draft", 0) + held("vision", 0) + held("lookup", 0)
         routed = held("routed_experts", 0)
         used = routed * self.experts.top_k // self.experts.count if self.experts else 0
         return self.total_parameters - aside - routed + used

@@ -20,7 +20,7 @@ from kt_cli.core.ledger import GROUPS
 from kt_cli.core.machine import Machine
 from kt_cli.core.packing import decide, packed_before, packing_s
 from kt_cli.core.plan import Decision, Item, Plan, Pool, Speed
-from kt_cli.core.speed import Work, active_parameters, cpu_speed
+from kt_cli.core.speed import Work, active_parameters, cpu_speed, prefill_share
 from kt_cli.core.units import round_down
 
 
@@ -201,7 +201,7 @@ def _speed(case: Case, choice: Choice) -> Speed:
     threads = case.threads()
     work = Work(
         bytes=active_bytes(case.model, choice, facts) + kv_of(case, choice).token * facts.typical,
-        flops=2.0 * active_parameters(case.model),
+        flops=2.0 * active_parameters(case.model) * prefill_share(case.model),
         weights=sum(i.bytes for p in pools_of(case, choice) for i in p.items if _is_weight(i)),
         checkpoint=case.model.total_bytes,
         kind=choice.dtype,

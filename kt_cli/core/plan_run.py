@@ -11,6 +11,7 @@ from kt_cli.core.drift import fingerprint
 from kt_cli.core.embedded_ledger import Case
 from kt_cli.core.facts import EmbeddedFacts, SglangFacts
 from kt_cli.core.hints import Hints
+from kt_cli.core.lookups import tables_decision, with_lookups
 from kt_cli.core.machine import Machine
 from kt_cli.core.methods import cpu_expert_bytes, nvidia
 from kt_cli.core.model import Model
@@ -18,7 +19,7 @@ from kt_cli.core.packing import disk_item
 from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
 from kt_cli.core.plan_embedded import plan_embedded
 from kt_cli.core.plan_sglang import plan_sglang
-from kt_cli.core.sglang_choice import SglangCase, unsupported
+from kt_cli.core.sglang_choice import SglangCase, starting, unsupported
 from kt_cli.core.units import gb
 from kt_cli.core.wishes import Wishes
 
@@ -64,7 +65,8 @@ def plan_run(
     disk, full = _disk(machine, model, plan, _converted(case, plan))
     return replace(
         plan,
-        decisions=(engine, *plan.decisions),
+        decisions=(engine, *plan.decisions, *tables_decision(model)),
+        speed=with_lookups(plan.speed, model, machine.measured),
         pools=(*plan.pools, *disk),
         problems=(*plan.problems, *full, *asides, *_notes(model, advice)),
         fingerprint=fingerprint(machine, model, options),
@@ -102,6 +104,9 @@ def _no_sglang(case: SglangCase) -> str:
         return "SGLang is not installed"
     if engine.problem:
         return f"SGLang does not load: {engine.problem}"
+    absent = starting(case.facts.absent, case.model.architecture)
+    if absent:
+        return absent
     strange = unsupported(case)
     if strange and plan_sglang(case).fits:
         return ""

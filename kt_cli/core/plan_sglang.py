@@ -113,6 +113,9 @@ def _pool_why(case: SglangCase, choice: SglangChoice) -> str:
     return "one pool of threads for each NUMA node"
 
 
+_NO_DRAFTS = "drafts help some work and slow other work down where experts are on the CPU"
+
+
 def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     settle = case.wishes.settle
     gpus = tuple(g.index for g in case.gpus(choice.tp))
@@ -127,6 +130,7 @@ def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
         settle("gpu_prefill_threshold", "gpu_prefill_threshold", *_threshold(case, choice)),
         attention,
         _sampling(attention),
+        settle("speculative_algorithm", "speculative_algorithm", None, _NO_DRAFTS),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kt_cli.core.adapter import Adapter
@@ -56,8 +57,12 @@ class SglangChoice:
 
 def unsupported(case: SglangCase) -> str:
     """Why the model's experts cannot run on the CPU under SGLang, empty when they can."""
-    known = case.facts.unsupported
-    return next((why for n, why in known.items() if case.model.architecture.startswith(n)), "")
+    return starting(case.facts.unsupported, case.model.architecture)
+
+
+def starting(known: Mapping[str, str], architecture: str) -> str:
+    """What is known of the first name that the architecture's begins with, else empty."""
+    return next((value for n, value in known.items() if architecture.startswith(n)), "")
 
 
 def tp_obstacle(model: Model, tp: int, limit: int | None) -> str:

@@ -44,6 +44,7 @@ def _gpu(case: SglangCase, choice: SglangChoice, gpu: Gpu, rank: int) -> Pool:
     facts = case.facts
     items = [
         *weight_items(case.model, choice.tp),
+        *_drafter(case, choice.tp),
         *_adapter(case, choice.tp),
         *_experts(case, choice, rank),
         *_kv_items(case, choice),
@@ -78,6 +79,13 @@ def weight_items(model: Model, tp: int) -> Iterator[Item]:
             yield Item(name, -(-size // tp), f"{gb(size)} ÷ tp {tp}")
     if model.attention.kind == "mla":
         yield _absorbed(model, tp)
+
+
+def _drafter(case: SglangCase, tp: int) -> Iterator[Item]:
+    """Draft layers with their experts, where speculation is asked for; else they are not loaded."""
+    size = case.model.bytes.get("draft", 0)
+    if size and case.wishes.get("speculative_algorithm"):
+        yield Item("draft", -(-size // tp), gb(size) + (f" ÷ tp {tp}" if tp > 1 else ""))
 
 
 def _latent_attention(model: Model, size: int, tp: int) -> Item:

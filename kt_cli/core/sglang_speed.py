@@ -13,7 +13,7 @@ from kt_cli.core.methods import expert_bytes
 from kt_cli.core.plan import Range, Speed
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice
 from kt_cli.core.sglang_ledger import gpu_expert_bytes, kv_of, weight_items
-from kt_cli.core.speed import active_parameters, bandwidth, peak
+from kt_cli.core.speed import active_parameters, bandwidth, peak, prefill_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ def _costs(case: SglangCase, choice: SglangChoice) -> Costs:
     )
     head = model.bytes.get("lm_head") or model.bytes.get("embedding", 0)
     kv = kv_of(case, choice).token * case.facts.typical
-    flops = 2.0 * active_parameters(model) / choice.tp
+    passed = prefill_share(model)
+    flops = 2.0 * active_parameters(model) * passed / choice.tp
     gpu = dense + head / choice.tp + kv
     if not experts:
         return Costs(0, gpu, 0, flops)
@@ -58,7 +59,7 @@ def _costs(case: SglangCase, choice: SglangChoice) -> Costs:
     used = experts.top_k * len(experts.layers)
     on_cpu = (1 - share) * used * expert_bytes(method, experts) if method else 0.0
     on_gpu = share * used * gpu_expert_bytes(model, choice.tp)
-    routed = 2.0 * used * experts.parameters_each
+    routed = 2.0 * used * experts.parameters_each * passed
     cpu_flops = (1 - share) * routed if method else 0.0
     return Costs(on_cpu, gpu + on_gpu, cpu_flops, flops - cpu_flops / choice.tp)
 
@@ -107,7 +108,7 @@ def _layerwise(case: SglangCase, choice: SglangChoice, costs: Costs, gpu: float)
     if not pcie or not experts:
         return None
     count = (experts.count - choice.experts) * len(experts.layers)
-    size = count * gpu_expert_bytes(case.model, choice.tp)
+    size = count * gpu_expert_bytes(case.model, choice.tp) * prefill_share(case.model)
     rates = []
     for end in (0, 1):
         stream = size / (pcie * 1e9 * case.facts.pcie[end])

@@ -54,6 +54,11 @@ def active_parameters(model: Model) -> int:
     return model.active_parameters - table
 
 
+def prefill_share(model: Model) -> float:
+    """Of a decoded token's products, what a token of a prompt costs: a causal encoder alone."""
+    return model.prefill_layers / model.layers if model.prefill_layers else 1.0
+
+
 def cpu_speed(machine: Machine, work: Work, threads: int, facts: EmbeddedFacts) -> Speed:
     gbs = bandwidth(machine.measured, threads)
     if gbs is None:

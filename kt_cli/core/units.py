@@ -10,6 +10,17 @@ GIB = 2**30
 DTYPE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
 
 
+class Size(int):
+    """Bytes that remember the unit they were given in."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str = "") -> Size:
+        self = super().__new__(cls, value)
+        self.text = text or gb(value)
+        return self
+
+
 def gb(count: float) -> str:
     """Decimal, three significant digits: 0.94 GB, 12.3 GB, 1.31 TB."""
     if abs(count) >= 1e12:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from kt_cli.core.facts import GpuFacts
-from kt_cli.core.machine import Gpu, Machine
+from kt_cli.core.facts import CpuFacts, GpuFacts
+from kt_cli.core.hardware import find_gpu
+from kt_cli.core.machine import Core, Cpu, Disk, Gpu, Machine, NumaNode
 from kt_cli.core.units import GIB
 
 SYSTEM_RAM = 2 * GIB
@@ -47,15 +48,81 @@ def with_gpus(machine: Machine, count: int, facts: GpuFacts | None) -> Machine:
     return _measured_as(changed, facts) if facts else changed
 
 
+VENDORS = {"nvidia": "NVIDIA", "amd": "AMD Radeon", "intel": "Intel", "ascend": "Ascend"}
+
+
 def imagined(facts: GpuFacts) -> Gpu:
-    memory = int(facts.memory_gib * GIB)
-    name = f"NVIDIA {facts.name}"
-    return Gpu(0, name, "nvidia", memory, memory - DRIVER, capability=facts.capability)
+    memory = int(facts.sizes_gib[0] * GIB)
+    name = f"{VENDORS[facts.vendor]} {facts.name}"
+    return Gpu(0, name, facts.vendor, memory, memory - DRIVER, capability=facts.capability)
 
 
 def _measured_as(machine: Machine, facts: GpuFacts) -> Machine:
     gops = {**machine.measured.gops, "gpu_bf16": facts.tflops * 1000}
     return replace(machine, measured=replace(machine.measured, gpu_gbs=facts.gbs, gops=gops))
+
+
+BANDWIDTH_SHARE = 0.75
+"""Of the specified bandwidth, what reading reaches: 0.7 to 0.8 on the machines measured so far."""
+CORE_GBS = {False: 25.0, True: 12.0}
+"""GB/s one core reads, on desktops and on servers (more than four channels)."""
+
+
+def with_cpu(machine: Machine, facts: CpuFacts, sockets: int = 1) -> Machine:
+    """Processors of a kind, a NUMA node each, in place of the machine's; RAM is shared evenly."""
+    total = facts.cores * sockets
+    cores = tuple(Core((i, total + i), i // facts.cores, i // facts.cores) for i in range(total))
+    share = machine.memory.total // sockets
+    free = min(machine.memory.available, machine.memory.usable) // sockets
+    nodes = tuple(_node(n, facts.cores, total, share, free) for n in range(sockets))
+    vendor = "AuthenticAMD" if facts.maker.startswith("AMD") else "GenuineIntel"
+    cpu = Cpu(facts.full_name, vendor, facts.isa, cores, total, 2 * total, sockets)
+    gops = {**_cpu_gops(facts, total), **_gpu_gops(machine)}
+    measured = replace(machine.measured, read_gbs=_read_gbs(facts, sockets), gops=gops, stolen={})
+    memory = replace(machine.memory, limit=None)
+    gpus = tuple(replace(g, node=i % sockets) for i, g in enumerate(machine.gpus))
+    return replace(machine, cpu=cpu, nodes=nodes, memory=memory, measured=measured, gpus=gpus)
+
+
+def _node(index: int, cores: int, total: int, memory: int, free: int) -> NumaNode:
+    first = range(index * cores, (index + 1) * cores)
+    return NumaNode(index, (*first, *(total + i for i in first)), memory, free)
+
+
+def _read_gbs(facts: CpuFacts, sockets: int) -> dict[int, float]:
+    """A line up to what the memory gives."""
+    alone, limit = CORE_GBS[facts.channels > 4], facts.gbs * BANDWIDTH_SHARE
+    filled = min(facts.cores, -(-int(limit) // int(alone)))
+    points = {1: alone, filled: min(limit, alone * facts.cores)}
+    points[facts.cores * sockets] = points[filled] * sockets
+    return points
+
+
+def _cpu_gops(facts: CpuFacts, cores: int) -> dict[str, float]:
+    """Peaks: VNNI does four int8 products where fp32 does one, AVX512-BF16 two; AMX does 1024
+    and 2048 products a cycle in bf16 and int8 (Intel 64 and IA-32 optimisation manual)."""
+    clock = 2 * facts.ghz * cores
+    rates = {"fp32": facts.fma, "int8": facts.fma}
+    if "avx512_vnni" in facts.isa or "avx_vnni" in facts.isa:
+        rates["int8"] = 4 * facts.fma
+    if "avx512_bf16" in facts.isa:
+        rates["bf16"] = 2 * facts.fma
+    if "amx_bf16" in facts.isa:
+        rates |= {"bf16": 1024, "int8": 2048}
+    return {kind: clock * rate for kind, rate in rates.items()}
+
+
+def _gpu_gops(machine: Machine) -> dict[str, float]:
+    return {kind: rate for kind, rate in machine.measured.gops.items() if kind.startswith("gpu_")}
+
+
+def with_disk(machine: Machine, gbs: float | None, size: int | None, rotational: bool) -> Machine:
+    """A disk of this speed or size, all of it free, in place of the machine's."""
+    disks = machine.disks or (Disk("/", 0, 0),)
+    if size is not None:
+        disks = (replace(disks[0], total=size, free=size, rotational=rotational),)
+    measured = replace(machine.measured, disk_gbs=gbs or machine.measured.disk_gbs)
+    return replace(machine, disks=disks if size or machine.disks else (), measured=measured)
 
 
 def completed(machine: Machine, table: Sequence[GpuFacts]) -> Machine:
@@ -75,14 +142,3 @@ def completed(machine: Machine, table: Sequence[GpuFacts]) -> Machine:
         pcie_gbs=measured.pcie_gbs or (link or None),
     )
     return replace(machine, measured=filled)
-
-
-def find_gpu(name: str, table: Sequence[GpuFacts]) -> GpuFacts | None:
-    """The longest name of the table that stands in `name`, spaces and case aside."""
-    flat = _flat(name)
-    found = [g for g in table if _flat(g.name) in flat or _flat(g.name).endswith(flat)]
-    return max(found, key=lambda g: len(g.name), default=None)
-
-
-def _flat(name: str) -> str:
-    return name.lower().replace(" ", "").replace("-", "").replace("rtx", "")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from kt_cli.core.facts import EmbeddedFacts, GpuFacts, SftFacts, SglangFacts
+from kt_cli.core.facts import CpuFacts, EmbeddedFacts, GpuFacts, SftFacts, SglangFacts
 from kt_cli.core.plan_run import Facts
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.errors import EnvironmentBroken
@@ -51,6 +52,34 @@ def read_gpus(folder: Path | None = None) -> tuple[GpuFacts, ...]:
         return tuple(from_plain(GpuFacts, entry) for entry in load_yaml(path))
     except ShapeError as error:
         raise _broken(path, str(error)) from error
+
+
+@cache
+def read_cpus(folder: Path | None = None) -> tuple[CpuFacts, ...]:
+    path = (folder or presets_folder()) / "machines" / "cpus.yaml"
+    content = load_yaml(path)
+    try:
+        return tuple(
+            cpu for entry in content["processors"] for cpu in _cpus(entry, content["levels"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken(path, str(error)) from error
+
+
+def _cpus(entry: Mapping[str, Any], levels: Mapping[str, Any]) -> Iterator[CpuFacts]:
+    """One table row names processors that differ in cores and clock alone."""
+    shared = {k: v for k, v in entry.items() if k not in ("level", "models")}
+    for name, (cores, ghz) in entry["models"].items():
+        own = {"name": str(name), "cores": cores, "ghz": ghz, "aliases": _core_names(str(name))}
+        yield from_plain(CpuFacts, {**shared, **levels[entry["level"]], **own})
+
+
+def _core_names(name: str) -> list[str]:
+    """The i9-14900K is also sold as 14900, 14900F, 14900KF and 14900KS, Xeon W by its number."""
+    if name.startswith("w"):
+        return [name.partition("-")[2]]
+    core = name.startswith("i") and name.endswith("K")
+    return [name.removesuffix("K") + end for end in ("", "F", "KF", "KS")] if core else []
 
 
 def _read(cls: type[T], path: Path) -> T:

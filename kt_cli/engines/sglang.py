@@ -35,6 +35,7 @@ _FLAGS: Mapping[str, str] = {
     "moe_runner_backend": "--moe-runner-backend",
     "tool_call_parser": "--tool-call-parser",
     "reasoning_parser": "--reasoning-parser",
+    "speculative_algorithm": "--speculative-algorithm",
 }
 """Decision of the plan → SGLang's flag."""
 _KT_FLAGS: Mapping[str, str] = {

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kt_cli.catalog.presets import load_presets, preset_model
+from kt_cli.catalog.presets import planned_presets, preset_model
 from kt_cli.core.machine import STOLEN, Engine, Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import plan_run
@@ -20,7 +20,7 @@ from kt_cli.options import RunOptions
 from tests.core.builders import AMX, AVX2, machine
 
 FACTS = read_facts()
-MODELS = [(preset_model(p), p.hints) for p in load_presets()]
+MODELS = [(preset_model(p), p.hints) for p in planned_presets()]
 EXAMPLES = int(os.environ.get("KT_EXAMPLES", "60"))
 QUICK = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kt_cli.catalog.names import lookup
-from kt_cli.catalog.presets import load_presets, preset_model
+from kt_cli.catalog.presets import planned_presets, preset_model
 from kt_cli.core.adapter import Adapter
 from kt_cli.core.machine import Core, Cpu, Engine, Gpu, Machine, Memory
 from kt_cli.core.plan import Decision, Plan, Range, Speed
@@ -25,7 +25,7 @@ from kt_cli.errors import EnvironmentBroken
 from kt_cli.options import RunOptions
 from kt_cli.probe import toml
 
-PRESETS = load_presets()
+PRESETS = planned_presets()
 FACTS = read_facts()
 GOLDEN = Path(__file__).parent / "sglang"
 

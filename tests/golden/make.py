@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from kt_cli.catalog.presets import Preset, load_presets, preset_model
+from kt_cli.catalog.presets import Preset, planned_presets, preset_model
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan, Pool, Problem, Range
@@ -47,7 +47,7 @@ def machines() -> dict[str, Machine]:
 
 @cache
 def models() -> tuple[tuple[Preset, Model], ...]:
-    return tuple((preset, preset_model(preset)) for preset in load_presets())
+    return tuple((preset, preset_model(preset)) for preset in planned_presets())
 
 
 def plans(machine: Machine) -> Iterator[tuple[Model, Plan]]:

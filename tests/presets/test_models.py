@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kt_cli.catalog.names import ambiguity, lookup
-from kt_cli.catalog.presets import load_presets, preset_model
+from kt_cli.catalog.presets import load_presets, planned_presets, preset_model
 from kt_cli.core.kv import kv_cost
 from kt_cli.core.model import Model
+from kt_cli.errors import NotFoundError
 
 PRESETS = {p.name: p for p in load_presets()}
 
@@ -36,10 +37,23 @@ TOTALS = {
     "gpt-oss-20b": 20.9,
     "gpt-oss-120b": 117,
     "OLMoE-1B-7B": 6.9,
+    "Qwen3.6-35B-A3B": 35,
+    "Qwen3.8-Flash-Next": 180,
+    "GLM-5.3-Flash": 321.3,
+    "DeepSeek-V4.1-Flash": 552 + 196.6 + 15.4,
+    "Kimi-K2.6": 1026,
+    "Kimi-K2.7-Code": 1026,
+    "Kimi-K3": 2780,
+    "Gemma-4-26B-A4B": 25.2 + 0.55,
+    "Hy3": 295,
+    "Step-3.7-Flash": 198,
+    "Nemotron-3-Super-120B-A12B": 120.6,
 }
 """Billions of parameters on the model cards."""
 
-BYTES = {"DeepSeek-V3": 688.6, "Kimi-K2-Thinking": 594, "gpt-oss-20b": 13.8, "gpt-oss-120b": 65.2}
+BYTES = {"DeepSeek-V3": 688.6, "Kimi-K2-Thinking": 594, "gpt-oss-20b": 13.8, "gpt-oss-120b": 65.2,
+         "DeepSeek-V4.1-Flash": 510.3, "DeepSeek-V4-Flash-0731": 167, "Kimi-K3": 1560,
+         "Gemma-4-26B-A4B": 51.6}  # fmt: skip
 """Gigabytes of the published files."""
 
 REQUIRED = {
@@ -82,6 +96,21 @@ REQUIRED = {
     "SmallThinker-21B-A3B",
     "gpt-oss-120b",
     "OLMoE-1B-7B",
+    "Qwen3-30B-A3B-Instruct-2507",
+    "Qwen3-235B-A22B-Instruct-2507",
+    "Qwen3.6-35B-A3B",
+    "Qwen3.8-Flash-Next",
+    "GLM-5.3-Flash",
+    "DeepSeek-V4.1-Flash",
+    "DeepSeek-V4-Flash-0731",
+    "Kimi-K2.6",
+    "Kimi-K2.7-Code",
+    "Kimi-K3",
+    "Gemma-4-26B-A4B",
+    "Hy3",
+    "Step-3.7-Flash",
+    "Nemotron-3-Super-120B-A12B",
+    "openPangu-2.0-Flash",
 }
 
 
@@ -91,7 +120,33 @@ def model(name: str) -> Model:
 
 def test_every_model_of_the_field_has_a_preset_with_a_source() -> None:
     assert set(PRESETS) >= REQUIRED
-    assert all(p.source and p.repos for p in PRESETS.values())
+    assert all(p.source for p in PRESETS.values())
+    assert all(p.repos for p in planned_presets())
+
+
+ACTIVE = {"DeepSeek-V4.1-Flash": 16, "Kimi-K3": 104, "Gemma-4-26B-A4B": 3.8, "Hy3": 21,
+          "Nemotron-3-Super-120B-A12B": 12, "GLM-5.3-Flash": 18, "Qwen3.6-35B-A3B": 3}  # fmt: skip
+"""Billions of parameters a token touches, on the model cards; most leave the embedding out."""
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_active_parameters_are_those_of_the_model_card(name: str) -> None:
+    """The embedding, and of Qwen's and NVIDIA's the head too, lie between the two counts."""
+    found = model(name)
+    ends = sum(found.parameters.get(k, 0) for k in ("embedding", "lm_head"))
+    low, high = (found.active_parameters - ends) / 1e9, found.active_parameters / 1e9
+    assert 0.95 * low < ACTIVE[name] < 1.05 * high
+
+
+@pytest.mark.parametrize("name", ["openPangu-2.0-Flash", "Qwen3.8-2.4T-A95B"])
+def test_a_model_of_unknown_geometry_is_known_by_name_and_not_planned(name: str) -> None:
+    found = lookup(name.lower(), list(PRESETS.values()))
+    assert found and found[0].name == name
+    with pytest.raises(NotFoundError, match="geometry") as caught:
+        preset_model(found[0])
+    assert "active" in caught.value.why
+    assert "folder" in caught.value.fix
+    assert name not in {p.name for p in planned_presets()}
 
 
 @pytest.mark.parametrize("name", TOTALS)
