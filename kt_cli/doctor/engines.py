@@ -41,6 +41,8 @@ def _none(machine: Machine) -> Iterator[Finding]:
 def _loads(engine: Engine, machine: Machine) -> Finding:
     name = f"engine-{engine.name}"
     what = f"{engine.name} {engine.version}".strip()
+    if engine.problem and engine.name == "sglang" and not machine.gpus:
+        return info(name, f"{what} is installed; it loads on machines with an NVIDIA GPU only")
     if engine.problem:
         return error(
             name,

@@ -16,14 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_cli.core.machine import Disk
-from kt_cli.doctor import check, dmi, network, online, reading, repair, storage, versions
+from kt_cli.core.machine import Disk, Engine
+from kt_cli.doctor import check, dmi, engines, network, online, reading, repair, storage, versions
 from kt_cli.doctor.drawing import ascii_only, draw
 from kt_cli.doctor.facts import Dimm, Facts, Hub
 from kt_cli.doctor.finding import Finding, ok, warning
 from kt_cli.doctor.gather import BINDING, binding, limits, scripts, speeds
 from kt_cli.doctor.slots import channels
 from kt_cli.probe.host import Host, Ran
+from tests.core.builders import machine
 from tests.doctor.captured import facts_of
 from tests.probe.trees import Forest, dimm, unpack
 
@@ -273,3 +274,11 @@ def test_this_machine_is_read_without_a_fault() -> None:
     assert facts.limits["Max open files"][0] > 0
     assert Path("/dev/shm").exists() == (facts.shm is not None)
     assert all(f.topic for f in check(machine, facts))
+
+
+def test_sglang_without_a_gpu_is_no_fault() -> None:
+    broken = Engine("sglang", "0.7.2", problem="ImportError: libcuda.so.1")
+    for gpus, severity in ((0, "info"), (1, "error")):
+        seen = replace(machine(gpus=gpus), engines=(broken,))
+        (finding,) = [f for f in engines.check(seen, Facts()) if f.name == "engine-sglang"]
+        assert finding.severity == severity
