@@ -57,7 +57,7 @@ class Case:
 def pools_of(case: Case, choice: Choice) -> tuple[Pool, ...]:
     facts, model = case.facts, case.model
     body = [*computed_items(model, _width(choice.dtype), choice.dtype), *_cache(case, choice)]
-    host = [*_programs(case), *_experts(case, choice)]
+    host = [*_programs(case), *_tables(case, choice), *_experts(case, choice)]
     gpu = case.gpu(choice.device)
     if gpu is None:
         host = [*host, *body]
@@ -86,6 +86,12 @@ def _programs(case: Case) -> list[Item]:
         Item("tokenizer", model.vocab * facts.token_bytes, words),
         Item("threads", threads * facts.thread_bytes, f"{threads}, what attention keeps for each"),
     ]
+
+
+def _tables(case: Case, choice: Choice) -> list[Item]:
+    count, width = parameters_of(case.model, ("lookup",)), _width(choice.dtype)
+    how = f"{count} × {width:g} B: this engine reads them whole"
+    return [Item("look-up tables", int(count * width), how)] if count else []
 
 
 def _experts(case: Case, choice: Choice) -> list[Item]:

@@ -1,4 +1,4 @@
-"""Look-up tables: a token reads a few rows of them, so they stay on disk and take no RAM.
+"""Look-up tables: a token reads a few rows of them, so they may stay on disk and take no RAM.
 
 A row that the page cache does not hold costs a page from the disk. The upper end of a range is for
 rows that are there already.
@@ -38,11 +38,13 @@ def _slowed(rate: Range | None, seconds: float) -> Range | None:
     return rate and Range(1 / (1 / rate.low + seconds), rate.high)
 
 
-def tables_decision(model: Model) -> tuple[Decision, ...]:
-    """Where the tables are, for a model that has any."""
+def tables_decision(model: Model, engine: str) -> tuple[Decision, ...]:
+    """Where the tables are, for a model that has any: the embedded engine reads them whole."""
     size = model.bytes.get("lookup", 0)
     if not size:
         return ()
+    if engine == "embedded":
+        return (Decision("lookup_tables", "ram", "this engine reads tables whole, as any weight"),)
     why = (
         f"{gb(size)} are mapped from disk and take no RAM: a token reads {model.lookup_rows} rows "
         f"of {model.lookup_row_bytes} B"

@@ -56,8 +56,8 @@ def plan_run(
     said, advice = origins or Origins(), hints or Hints()
     wishes = Wishes(options, said.sources, said.words)
     case = SglangCase(machine, model, wishes, facts.sglang, advice, adapter)
-    engine, asides = _engine(case)
     other = Case(machine, model, wishes, facts.embedded)
+    engine, asides = _engine(case, other)
     if engine.value == "sglang":
         plan = _or_embedded(plan_sglang(case), other)
     else:
@@ -65,7 +65,7 @@ def plan_run(
     disk, full = _disk(machine, model, plan, _converted(case, plan))
     return replace(
         plan,
-        decisions=(engine, *plan.decisions, *tables_decision(model)),
+        decisions=(engine, *plan.decisions, *tables_decision(model, plan.engine)),
         speed=with_lookups(plan.speed, model, machine.measured),
         pools=(*plan.pools, *disk),
         problems=(*plan.problems, *full, *asides, *_notes(model, advice)),
@@ -76,12 +76,21 @@ def plan_run(
 # Which engine
 
 
-def _engine(case: SglangCase) -> tuple[Decision, tuple[Problem, ...]]:
-    """SGLang where it is installed, has a GPU and knows the model; else the embedded engine."""
+def _engine(case: SglangCase, other: Case) -> tuple[Decision, tuple[Problem, ...]]:
+    """SGLang where it is installed, has a GPU and knows the model; else the embedded engine.
+
+    A model that neither has is sized for SGLang, which would keep it as it is stored.
+    """
     wishes = case.wishes
-    why = _no_sglang(case)
+    why, absent = _no_sglang(case), starting(case.facts.absent, case.model.architecture)
+    nowhere = starting(other.facts.absent, case.model.architecture)
+    if absent and why == absent and nowhere:
+        why = ""
     name = "embedded" if why else "sglang"
     decision = wishes.settle("engine", "engine", name, why or "SGLang uses the GPU for the rest")
+    if decision.value == "sglang" and absent:
+        what = f"SGLang is not known to serve {case.model.name}"
+        return decision, (Problem(what, "; ".join(filter(None, (absent, nowhere)))),)
     if wishes.fixed("engine") or not why or not case.machine.gpus:
         return decision, ()
     install = Fix("`kt engine install sglang`", "uses the GPU")

@@ -10,7 +10,7 @@ from kt_cli.catalog.presets import load_presets, preset_model
 from kt_cli.core.facts import SglangFacts
 from kt_cli.core.kv import kv_cost
 from kt_cli.core.lookups import PAGE, lookup_seconds
-from kt_cli.core.machine import Machine
+from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import plan_run
@@ -201,7 +201,26 @@ def test_a_drafter_is_split_over_gpus() -> None:
 # Engines that do not have them
 
 
-def test_an_architecture_that_no_engine_has_is_an_error_with_its_reason() -> None:
-    found = plan_run(server(), model("Kimi-K3"), RunOptions(model="Kimi-K3"), FACTS)
-    assert not found.fits
-    assert any("transformers 5.23 does not have" in p.why for p in found.problems)
+@pytest.mark.parametrize("name", ["Kimi-K3", "DeepSeek-V4.1-Flash", "GLM-5.3-Flash"])
+def test_an_architecture_that_no_engine_has_is_sized_and_an_error(name: str) -> None:
+    sglang = Engine("sglang", "0.7.2")
+    on = replace(server(), engines=(sglang,))
+    found = plan_run(on, model(name), RunOptions(model=name), FACTS)
+    assert (found.engine, found.fits) == ("sglang", False)
+    assert any(name in p.what and "transformers" in p.why for p in found.problems)
+    assert found.pools
+
+
+def test_an_architecture_that_one_engine_has_is_planned_for_it() -> None:
+    on = replace(server(), engines=(Engine("sglang", "0.7.2"),))
+    found = plan_run(on, model("Hy3"), RunOptions(model="Hy3"), FACTS)
+    assert (found.engine, found.fits) == ("embedded", True)
+
+
+def test_the_embedded_engine_reads_tables_whole() -> None:
+    found = model("Qwen3.8-Flash-Next")
+    planned = plan_run(server(), found, RunOptions(model="x", engine="embedded"), FACTS)
+    ram = next(p for p in planned.pools if p.name == "RAM")
+    held = next(i.bytes for i in ram.items if i.name == "look-up tables")
+    assert held == 2 * found.parameters["lookup"]
+    assert planned.decision("lookup_tables").value == "ram"
