@@ -111,8 +111,8 @@ def _absorbed(model: Model, tp: int) -> Item:
     """SGLang keeps bf16 copies of MLA's up-projection for the absorbed form."""
     a = model.attention
     width = a.head_dim - a.rope_dim + a.v_head_dim
-    size = model.layers * a.kv_lora_rank * (a.heads // tp) * width * 2
-    formula = f"{model.layers} layers × {a.kv_lora_rank}·{a.heads // tp}·{width}·2 B"
+    size = a.full_layers * a.kv_lora_rank * (a.heads // tp) * width * 2
+    formula = f"{a.full_layers} layers × {a.kv_lora_rank}·{a.heads // tp}·{width}·2 B"
     return Item("absorbed MLA", size, formula)
 
 

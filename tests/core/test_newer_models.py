@@ -171,6 +171,11 @@ def test_bytes_that_grow_with_every_token(name: str, token: int) -> None:
     assert kv_cost(model(name).attention, 2).token == token
 
 
+def test_only_layers_of_latent_attention_keep_an_absorbed_copy() -> None:
+    found = plan(model("GLM-5.3-Flash", "FP8"))
+    assert gpu_items(found)["absorbed MLA"] == 11 * 512 * 64 * (256 + 256) * 2
+
+
 def test_layers_with_a_window_have_heads_of_their_own() -> None:
     cost = kv_cost(model("Gemma-4-26B-A4B").attention, 2)
     assert (cost.window, cost.span) == (25 * 8 * 2 * 256 * 2, 1024)
