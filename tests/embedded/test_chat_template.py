@@ -10,6 +10,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from kt_cli.embedded.chat_template import ChatTemplate, TemplateLimits
+from kt_cli.embedded.tokenizer import Tokenizer
 
 LIMITS = TemplateLimits(cpu_s=0.5, memory_bytes=2**28, most_characters=2**20)
 HI = [{"role": "user", "content": "hi"}]
@@ -194,3 +195,47 @@ def test_the_process_gets_no_key_and_ends_with_its_owner(picky, monkeypatch):
     assert b"secret" not in Path(f"/proc/{process.pid}/environ").read_bytes()
     process.stdin.close()
     assert process.wait(10) == 0
+
+
+def test_a_tokenizer_renders_by_its_template(tiny):
+    path, _ = tiny("mixtral")
+    tokenizer = Tokenizer(path)
+    assert tokenizer.decode(tokenizer.render(HI)) == "user:hi;assistant:"
+    tokenizer.close()
+
+
+def test_a_tokenizer_gives_the_template_its_special_tokens(tiny):
+    tokenizer = Tokenizer(tiny("mixtral")[0])
+    tokenizer._tokenizer.chat_template = PARTS[0] + "{{ eos_token }}"
+    ids = tokenizer.render(HI)
+    assert (tokenizer.decode(ids), ids[-1]) == ("hi", tokenizer.eos)
+    tokenizer.close()
+
+
+def test_a_tokenizer_passes_on_what_stopped_the_template(tiny):
+    tokenizer = Tokenizer(tiny("mixtral")[0])
+    tokenizer._tokenizer.chat_template = "{{ 'a' * 10**11 }}"
+    with pytest.raises(ValueError, match="memory"):
+        tokenizer.render(HI)
+    tokenizer.close()
+
+
+@pytest.mark.parametrize("template", [None, {"rag": "x", "tools": "y"}])
+def test_a_model_without_a_template_says_so(tiny, template):
+    tokenizer = Tokenizer(tiny("mixtral")[0])
+    tokenizer._tokenizer.chat_template = template
+    with pytest.raises(ValueError, match=r"no chat template|no default"):
+        tokenizer.render(HI)
+
+
+def test_a_tokenizer_with_code_of_its_own_renders_by_that(tiny):
+    tokenizer = Tokenizer(tiny("mixtral")[0])
+
+    class Own(type(tokenizer._tokenizer)):
+        def apply_chat_template(self, messages, **options):
+            return messages[0]["content"] * 2 if options else 1 / 0
+
+    tokenizer._tokenizer.__class__ = Own
+    assert tokenizer.decode(tokenizer.render(HI)) == "hihi"
+    with pytest.raises(ValueError, match="TypeError"):
+        tokenizer.render([{"content": None}])
