@@ -1,4 +1,4 @@
-"""`config.json` as written by many hands, read by keys that are named when they are missing."""
+"""`config.json` as written by many hands, read by keys that are named when they are wrong."""
 
 from __future__ import annotations
 
@@ -6,9 +6,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kt_cli.documents import Record, Source
 from kt_cli.errors import KtError
 
 TEXT_KEYS = ("text_config", "llm_config", "language_config")
+FIX = "check that this is the configuration of the model"
+LAYERS, SIZE, HEADS, EXPERTS, PERIOD = (
+    (1, 10_000),
+    (1, 1 << 24),
+    (1, 1 << 16),
+    (0, 1 << 16),
+    (1, 10_000),
+)
+RANGES: Mapping[str, tuple[int, int]] = {
+    "num_hidden_layers": LAYERS,
+    "hidden_size": SIZE,
+    "vocab_size": (1, 1 << 28),
+    "max_position_embeddings": (1, 1 << 40),
+    "max_sequence_length": (1, 1 << 40),
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
+    "head_dim": HEADS,
+    "num_local_experts": EXPERTS,
+    "num_experts": EXPERTS,
+    "n_routed_experts": EXPERTS,
+    "moe_num_primary_experts": EXPERTS,
+    "num_experts_per_tok": HEADS,
+    "moe_num_active_primary_experts": HEADS,
+    "num_experts_per_token": HEADS,
+    "moe_intermediate_size": SIZE,
+    "num_nextn_predict_layers": (0, 100),
+    "decoder_sparse_step": PERIOD,
+    "full_attention_interval": PERIOD,
+    "no_rope_layer_interval": PERIOD,
+    "o_groups": HEADS,
+    "block_count": LAYERS,
+    "embedding_length": SIZE,
+    "context_length": (1, 1 << 40),
+    "attention.head_count": HEADS,
+    "attention.head_count_kv": HEADS,
+    "attention.key_length": HEADS,
+    "expert_count": EXPERTS,
+    "expert_used_count": HEADS,
+}
+"""Far above any model, and below what would take minutes to plan."""
+ANY = (0, 1 << 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,61 +63,57 @@ class Config:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str) -> Config:
-        inner = next((values[key] for key in TEXT_KEYS if values.get(key)), values)
-        if not isinstance(inner, Mapping):
-            raise KtError(f"cannot read {where}", "its text configuration is no object")
-        return cls(where, inner, values)
+        whole = Record(Source(where, FIX), values)
+        return cls(where, whole.part(*TEXT_KEYS).values or values, values)
+
+    @property
+    def record(self) -> Record:
+        return Record(Source(self.where, FIX), self.values)
 
     @property
     def model_type(self) -> str:
-        return str(self.values.get("model_type") or self.outer.get("model_type") or "")
+        return self.record.text("model_type", default="") or self._whole.text(
+            "model_type", default=""
+        )
 
     @property
     def architecture(self) -> str:
-        names = self.outer.get("architectures") or self.values.get("architectures") or [""]
-        return str(names[0])
+        names = self._whole.texts("architectures") or self.record.texts("architectures")
+        return names[0] if names else ""
 
     def has(self, *keys: str) -> bool:
-        return any(self.values.get(key) is not None for key in keys)
+        return self.record.has(*keys)
 
     def number(self, *keys: str, default: int | None = None) -> int:
         """The first of `keys` that is there. Raises KtError that names the key."""
-        found = self._first(keys)
-        if found is None and default is not None:
-            return default
-        if isinstance(found, bool) or not isinstance(found, int) or found < 0:
-            raise self._wrong(keys[0], found, "a whole number")
-        return found
+        key = next((key for key in keys if self.values.get(key) is not None), keys[0])
+        low, high = RANGES.get(key, ANY)
+        return self.record.integer(key, low=low, high=high, default=default)
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A key that `text_config` lacks may stand beside it."""
-        found = self.values.get(key, self.outer.get(key))
-        return default if found is None else bool(found)
+        own = self.record if key in self.values else self._whole
+        return own.flag(key, default=default)
 
     def text(self, *keys: str, default: str = "") -> str:
-        return str(self._first(keys) or default)
+        return self.record.text(*keys, default=default) or default
 
     def items(self, key: str, length: int = 0) -> Sequence[Any]:
         """Empty when it is not there; at least `length` items when it is."""
-        found = self.values.get(key) or []
-        if not isinstance(found, list) or (found and len(found) < length):
-            raise self._wrong(key, found, f"a list with an item for each of {length} layers")
-        return found
+        return self.record.sequence(key) and self.record.sequence(key, least=length)
 
     def part(self, key: str) -> Mapping[str, Any]:
         """An object, from here or from the whole configuration; empty when it is not there."""
-        found = self.values.get(key) or self.outer.get(key) or {}
-        if not isinstance(found, Mapping):
-            raise self._wrong(key, found, "an object")
-        return found
+        return self.section(key).values
 
-    def _first(self, keys: Sequence[str]) -> Any:
-        return next((self.values[k] for k in keys if self.values.get(k) is not None), None)
+    def section(self, key: str) -> Record:
+        """The same, to be read by its keys."""
+        own = self.record.part(key)
+        return own if own.values else self._whole.part(key)
 
-    def _wrong(self, key: str, found: Any, wanted: str) -> KtError:
-        state = "is missing" if found is None else f"is {found!r}"
-        return KtError(
-            f"cannot read {self.where}",
-            f"`{key}` {state}, {wanted} is needed",
-            "check that this is the configuration of the model",
-        )
+    def wrong(self, why: str) -> KtError:
+        return Source(self.where, FIX).wrong(why)
+
+    @property
+    def _whole(self) -> Record:
+        return Record(Source(self.where, FIX), self.outer)

@@ -13,7 +13,10 @@ from kt_moe.files import GgufFile as Reader
 from kt_moe.formats import UnsupportedFormat
 from kt_moe.formats.floats import Bytes, Floats
 
-from kt_cli.errors import KtError, NotFoundError, TransferError
+from kt_cli.documents import Source, open_regular
+from kt_cli.errors import NotFoundError, TransferError
+
+OTHER = "take another quantisation of the model; a newer `kt` may read this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,7 @@ class GgufFile:
     @classmethod
     def open(cls, path: Path) -> GgufFile:
         """Raises NotFoundError, or TransferError for a file that is not whole."""
-        if not path.is_file():
-            raise NotFoundError(f"no file {path}", "a GGUF file was expected there")
-        with _explained():
+        with open_regular(path, Source(str(path))), _explained():
             return cls(Reader.open(path))
 
     @property
@@ -42,7 +43,7 @@ class GgufFile:
             return self.reader.raw(name)
 
     def get(self, name: str) -> Floats:
-        """The tensor as float32; raises KtError for a type that cannot be dequantised."""
+        """The tensor as float32; raises TransferError for a type that cannot be dequantised."""
         with _explained():
             return self.reader.get(name)
 
@@ -56,6 +57,6 @@ def _explained() -> Iterator[None]:
     except MissingTensor as error:
         raise NotFoundError(error.what, error.why) from error
     except FileError as error:
-        raise KtError(error.what, error.why) from error
+        raise TransferError(error.what, error.why, OTHER) from error
     except UnsupportedFormat as error:
-        raise KtError(str(error), "", "take another quantisation of the model") from error
+        raise TransferError(str(error), "", OTHER) from error
