@@ -60,6 +60,7 @@ class Config:
     where: str
     values: Mapping[str, Any]
     outer: Mapping[str, Any]
+    fix: str = FIX
 
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str) -> Config:
@@ -68,7 +69,7 @@ class Config:
 
     @property
     def record(self) -> Record:
-        return Record(Source(self.where, FIX), self.values)
+        return Record(self._source, self.values)
 
     @property
     def model_type(self) -> str:
@@ -112,8 +113,12 @@ class Config:
         return own if own.values else self._whole.part(key)
 
     def wrong(self, why: str) -> KtError:
-        return Source(self.where, FIX).wrong(why)
+        return self._source.wrong(why)
 
     @property
     def _whole(self) -> Record:
-        return Record(Source(self.where, FIX), self.outer)
+        return Record(self._source, self.outer)
+
+    @property
+    def _source(self) -> Source:
+        return Source(self.where, self.fix)

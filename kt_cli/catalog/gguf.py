@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,17 @@ from pathlib import Path
 
 from kt_moe.files import GgufTensor
 
-from kt_cli.catalog.config import Config
+from kt_cli.catalog.config import HEADS, Config
+from kt_cli.catalog.gguf_windows import gguf_windows
 from kt_cli.catalog.naming import classify, layer_of
 from kt_cli.core.model import Attention, Experts, Model, Quantization, TensorClass
-from kt_cli.errors import KtError
+from kt_cli.documents import Record, Source, shown
+from kt_cli.errors import NotFoundError
 from kt_cli.weights.gguf import GgufFile
+
+FIX = "take another file of the model"
+_STACK = re.compile(r"\.ffn_(gate|up|down|gate_up)_exps\.weight$")
+_ALONE = re.compile(r"\.ffn_up\.\d+\.weight$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ def read_gguf(files: Sequence[Path]) -> Model:
         architecture=config.model_type,
         layers=layers,
         hidden=config.number("embedding_length"),
-        vocab=config.number("vocab_size", default=parts.tokens),
+        vocab=config.number("vocab_size", default=_vocabulary(parts)),
         context=config.number("context_length"),
         dtype="gguf",
         attention=_attention(parts),
@@ -56,49 +63,102 @@ def read_gguf(files: Sequence[Path]) -> Model:
         parameters=dict(parameters),
         path=str(files[0]),
         intermediate=_dense_width(parts),
+        notes=gguf_windows(config).notes,
     )
 
 
 def _open(files: Sequence[Path]) -> Parts:
     opened = [GgufFile.open(path) for path in files]
-    metadata, where = opened[0].metadata, str(files[0])
-    kind = metadata.get("general.architecture")
-    if not kind:
-        raise KtError(f"cannot read {where}", "its metadata has no `general.architecture`")
+    head = Record(Source(str(files[0]), FIX), opened[0].metadata)
+    _require_model(head, len(files))
+    kind = head.text("general.architecture")
     prefix = f"{kind}."
-    values = {k[len(prefix) :]: v for k, v in metadata.items() if k.startswith(prefix)}
-    tensors = tuple(tensor for file in opened for tensor in file.tensors.values())
-    tokens = metadata.get("tokenizer.ggml.tokens") or ()
-    config = Config(where, {**values, "model_type": kind}, metadata)
-    return Parts(files[0], config, tensors, len(tokens))
+    values = {k[len(prefix) :]: v for k, v in head.values.items() if k.startswith(prefix)}
+    tensors = {tensor.name: tensor for file in opened for tensor in file.tensors.values()}
+    if len(tensors) != sum(len(file.tensors) for file in opened):
+        raise head.source.wrong("two files of its series hold the same tensors")
+    config = Config(str(files[0]), {**values, "model_type": kind}, head.values, FIX)
+    tokens = head.sequence("tokenizer.ggml.tokens")
+    return Parts(files[0], config, tuple(tensors.values()), len(tokens))
+
+
+def _require_model(head: Record, files: int) -> None:
+    kind = head.text("general.type", default="model")
+    tower = "mmproj" in kind or head.text("general.architecture") == "clip"
+    if tower or kind != "model":
+        what = "a vision tower" if tower else f"of the type {shown(kind)}"
+        why, fix = f"it is {what}, not a model", "give the file of the model itself"
+        raise NotFoundError(f"{head.source.name} is no model", why, fix)
+    parts = head.integer("split.count", high=1 << 16, default=0)
+    if parts and parts != files:
+        raise NotFoundError(
+            f"{head.source.name} is not complete",
+            f"it says that it is one of {parts} files, and {files} of its series are there",
+            "download the model again, and keep the names of its files",
+        )
 
 
 def _experts(parts: Parts) -> Experts | None:
     """Geometry from the tensors themselves: up projections are [experts, width, hidden]."""
     config = parts.config
-    ups = {layer_of(t.name): t for t in parts.tensors if t.name.endswith("up_exps.weight")}
-    if not ups:
-        if config.number("expert_count", default=0):
-            raise KtError(f"cannot read {parts.path}", "no `ffn_up_exps` tensors hold its experts")
+    stacks = [t for t in parts.tensors if _STACK.search(t.name)]
+    count = config.number("expert_count", default=0)
+    if not stacks and count:
+        old = any(_ALONE.search(name) for name in parts.names)
+        why = (
+            "every expert is a tensor of its own, as in files of 2023" if old else "none hold them"
+        )
+        raise config.wrong(f"it has {count} experts, and no `ffn_up_exps` tensors: {why}")
+    if not stacks:
         return None
-    first = next(iter(ups.values()))
-    count, rows, hidden = first.shape
-    width = rows // 2 if "gate_up" in first.name else rows
-    if (count, hidden) != (config.number("expert_count"), config.number("embedding_length")):
-        raise KtError(f"cannot read {parts.path}", f"{first.name} is {list(first.shape)}")
+    layers = sorted({layer_of(t.name) or 0 for t in stacks if "up_exps" in t.name})
+    hidden, width = config.number("embedding_length"), _expert_width(stacks)
+    for tensor in stacks:
+        _require_shape(parts, tensor, (count, width, hidden))
+    top_k = config.number("expert_used_count")
+    if top_k > count:
+        raise config.wrong(f"`expert_used_count` is {top_k}, of {count} experts")
     return Experts(
         count=count,
-        top_k=config.number("expert_used_count"),
+        top_k=top_k,
         hidden=hidden,
         intermediate=width,
-        layers=tuple(sorted(layer for layer in ups if layer is not None)),
+        layers=tuple(layers),
         shared=config.number("expert_shared_count", default=_has(parts, "ffn_up_shexp")),
         activation="swiglu_oai" if config.model_type == "gpt-oss" else "silu",
     )
 
 
+def _expert_width(stacks: Sequence[GgufTensor]) -> int:
+    first = next((t for t in stacks if "up_exps" in t.name), stacks[0])
+    rows = int(first.shape[-2])
+    return rows // 2 if "gate_up" in first.name else rows
+
+
+def _require_shape(parts: Parts, tensor: GgufTensor, sizes: tuple[int, int, int]) -> None:
+    """One expert alone is a matrix: the format drops axes of length one at the end."""
+    count, width, hidden = sizes
+    matrix = (hidden, width) if "down" in tensor.name else (width, hidden)
+    if "gate_up" in tensor.name:
+        matrix = (2 * width, hidden)
+    if tensor.shape == (count, *matrix) or (count == 1 and tensor.shape == matrix):
+        return
+    raise parts.config.wrong(
+        f"{tensor.name} is {list(tensor.shape)}; {[count, *matrix]} would be {count} experts as "
+        "its metadata and its other layers have them"
+    )
+
+
 def _has(parts: Parts, piece: str) -> int:
     return int(any(piece in name for name in parts.names))
+
+
+def _vocabulary(parts: Parts) -> int:
+    rows = [t.shape[0] for t in parts.tensors if t.name == "token_embd.weight"]
+    found = [count for count in (parts.tokens, *rows) if count]
+    if not found:
+        raise parts.config.record.wrong("vocab_size", None, "the number of tokens")
+    return int(found[0])
 
 
 def _dense_width(parts: Parts) -> int:
@@ -108,40 +168,37 @@ def _dense_width(parts: Parts) -> int:
 
 def _attention(parts: Parts) -> Attention:
     config, layers = parts.config, parts.config.number("block_count")
-    heads = _largest(config, "attention.head_count")
-    linear = len({layer_of(n) for n in parts.names if ".ssm_" in n})
+    heads = max(_per_layer(config, "attention.head_count"))
     if config.has("attention.kv_lora_rank"):
         return _latent(config, layers, heads)
+    kv_heads = _per_layer(config, "attention.head_count_kv")
+    linear = len({layer_of(n) for n in parts.names if ".ssm_" in n} & set(range(layers)))
     dim = config.number("attention.key_length", default=config.number("embedding_length") // heads)
-    window = config.number("attention.sliding_window", default=0)
-    windowed = _window_layers(config, layers) if window else 0
+    windows = gguf_windows(config)
+    windowed = sum(windows.layers)
+    empty = max(linear, kv_heads.count(0))
     return Attention(
         kind="gqa",
         heads=heads,
-        kv_heads=_largest(config, "attention.head_count_kv"),
+        kv_heads=max(kv_heads),
         head_dim=dim,
         v_head_dim=config.number("attention.value_length", default=dim),
-        full_layers=layers - linear - windowed,
+        full_layers=max(0, layers - empty - windowed),
         window_layers=windowed,
-        window=window,
+        window=windows.size if windowed else 0,
         linear_layers=linear,
         linear_state_bytes=_state_bytes(config) if linear else 0,
     )
 
 
-def _largest(config: Config, key: str) -> int:
-    """Per-layer lists have zeros where a layer has no heads of its own."""
-    found = config.values.get(key)
-    return max(found) if isinstance(found, list) and found else config.number(key)
-
-
-def _window_layers(config: Config, layers: int) -> int:
-    pattern = config.values.get("attention.sliding_window_pattern")
-    if isinstance(pattern, list):
-        return sum(map(bool, pattern))
-    if config.model_type == "gpt-oss":
-        return -(-layers // 2)
-    raise KtError(f"cannot read {config.where}", "it does not say which layers have a window")
+def _per_layer(config: Config, key: str) -> Sequence[int]:
+    """One number, or one for each layer, with 0 where a layer keeps no keys and values."""
+    if not isinstance(config.values.get(key), list):
+        return (config.number(key),)
+    found = config.record.integers(key, high=HEADS[1], least=config.number("block_count"))
+    if not max(found):
+        raise config.record.wrong(key, found, "a number of heads above 0")
+    return found
 
 
 def _latent(config: Config, layers: int, heads: int) -> Attention:

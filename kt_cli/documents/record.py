@@ -124,5 +124,5 @@ def is_integer(value: Any, low: int, high: int) -> bool:
 
 def _between(low: float, high: float) -> str:
     if high >= MAX_INTEGER:
-        return "" if low == -math.inf else f"from {low:g} on"
-    return f"from {low:g} to {high:g}"
+        return "" if low == -math.inf else f"from {low} on"
+    return f"from {low} to {high}"
