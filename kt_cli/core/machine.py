@@ -95,6 +95,8 @@ class Gpu:
     """PCI address, 0000:17:00.0."""
     node: int | None = None
     mig: bool = False
+    unified: bool = False
+    """It has no memory of its own: `memory` is the system's RAM, which programs share with it."""
 
 
 @dataclass(frozen=True, slots=True)

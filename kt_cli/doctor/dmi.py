@@ -9,6 +9,8 @@ from kt_cli.probe.host import Host
 
 ENTRIES = "/sys/firmware/dmi/entries"
 MIB = 1 << 20
+SHORTEST = 21
+"""Bytes of a memory device in the first version that has what is read here."""
 _UNKNOWN = 0xFFFF
 _EXTENDED = 0x7FFF
 
@@ -20,7 +22,8 @@ def read(host: Host) -> tuple[Dimm, ...]:
             raw = host.path(f"{ENTRIES}/{name}/raw").read_bytes()
         except OSError:
             return ()
-        found.append(dimm(raw))
+        if len(raw) >= SHORTEST:
+            found.append(dimm(raw))
     return tuple(found)
 
 

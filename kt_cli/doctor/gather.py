@@ -11,6 +11,7 @@ from pathlib import Path
 from kt_cli.core.machine import Machine
 from kt_cli.doctor import dmi, reading
 from kt_cli.doctor.facts import Facts, Hub, Packages
+from kt_cli.probe import answers
 from kt_cli.probe.host import Host
 from kt_cli.probe.stack import Environment, distributions
 
@@ -59,7 +60,7 @@ def shared_memory(host: Host) -> int | None:
         return None
     try:
         return host.usage(Path("/dev/shm"))[0]
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -76,7 +77,7 @@ def scripts(host: Host) -> tuple[tuple[str, str], ...]:
     found = []
     for entry in host.env.get("PATH", "").split(":"):
         script = f"{entry.rstrip('/')}/kt"
-        if entry and host.path(script).is_file():
+        if entry and host.is_file(script):
             imported = re.search(r"^\s*from (\w+)", host.text(script), re.MULTILINE)
             found.append((script, imported[1] if imported else ""))
     return tuple(found)
@@ -124,4 +125,4 @@ def _pins(environment: Environment, name: str, version: str) -> dict[str, str]:
 
 
 def _limit(text: str) -> float:
-    return float("inf") if text == "unlimited" else float(text) if text.isdigit() else 0.0
+    return float("inf") if text == "unlimited" else float(answers.number(text) or 0)

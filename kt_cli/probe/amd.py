@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from kt_cli.core.machine import Gpu
-from kt_cli.probe import pci, visible
+from kt_cli.probe import answers, pci, visible
 from kt_cli.probe.found import Found
 from kt_cli.probe.host import MISSING, Host
 
@@ -40,7 +40,8 @@ def _visible(host: Host, gpus: list[Gpu]) -> list[Gpu]:
 def _from_kernel(host: Host, name: str) -> Gpu | None:
     """None for the topology's CPU nodes and for graphics inside a processor."""
     lines = host.text(f"{TOPOLOGY}/{name}/properties").splitlines()
-    fields = {k: int(v) for k, _, v in (line.partition(" ") for line in lines) if v.isdigit()}
+    pairs = (line.partition(" ") for line in lines)
+    fields = {k: n for k, _, v in pairs if (n := answers.number(v)) is not None}
     if not fields.get("simd_count"):
         return None
     place = fields.get("location_id", 0)
@@ -57,7 +58,7 @@ def _from_kernel(host: Host, name: str) -> Gpu | None:
         name=host.text(f"{device}/product_name") or f"AMD {_gfx(version)}",
         vendor="amd",
         memory=total,
-        free=total - used,
+        free=max(0, total - used),
         uuid=f"GPU-{fields['unique_id']:016x}" if fields.get("unique_id") else "",
         capability=(version // 10000, version // 100 % 100),
         pcie_gen=link.gen,
@@ -72,18 +73,21 @@ def _from_tool(host: Host) -> tuple[list[Gpu], tuple[str, ...]]:
     ran = host.run(ROCM_SMI, 10.0)
     if ran.code == MISSING:
         return [], ("AMD GPUs cannot be read: no `amdgpu` compute driver and no `rocm-smi`",)
-    try:
-        cards = json.loads(ran.out)
-        gpus = [_card(host, card) for name, card in cards.items() if name.startswith("card")]
-    except (ValueError, AttributeError, KeyError):
-        return [], (f"`rocm-smi` {ran.problem or 'answered something unreadable'}",)
+    listed = answers.mapping(answers.parsed_json(ran.out))
+    cards = [answers.mapping(card) for name, card in listed.items() if name.startswith("card")]
+    gpus = [gpu for card in cards if (gpu := _card(host, card)) is not None]
+    if len(gpus) < len(cards) or not listed:
+        return gpus, (f"`rocm-smi` {ran.problem or 'answered something unreadable'}",)
     return gpus, ()
 
 
-def _card(host: Host, card: Mapping[str, Any]) -> Gpu:
-    """rocm-smi changed the case of its keys between releases."""
+def _card(host: Host, card: Mapping[str, Any]) -> Gpu | None:
+    """rocm-smi changed the case of its keys between releases. None without a size."""
     fields = {key.lower(): str(value) for key, value in card.items()}
-    total = int(fields["vram total memory (b)"])
+    total = answers.number(fields.get("vram total memory (b)"))
+    if total is None:
+        return None
+    used = answers.number(fields.get("vram total used memory (b)")) or 0
     unique = fields.get("unique id", "").removeprefix("0x")
     bus = pci.address(fields.get("pci bus", ""))
     return Gpu(
@@ -91,7 +95,7 @@ def _card(host: Host, card: Mapping[str, Any]) -> Gpu:
         name=fields.get("card series") or fields.get("card model") or "AMD GPU",
         vendor="amd",
         memory=total,
-        free=total - int(fields.get("vram total used memory (b)", "0")),
+        free=max(0, total - used),
         uuid=f"GPU-{unique}" if unique and unique != "n/a" else "",
         capability=_capability(fields.get("gfx version", "")),
         bus=bus,
@@ -107,7 +111,7 @@ def _gfx(version: int) -> str:
 def _capability(gfx: str) -> tuple[int, int] | None:
     """gfx942 → (9, 4)."""
     digits = gfx.removeprefix("gfx")
-    if len(digits) < 3 or not digits[:-2].isdigit():
+    if not re.fullmatch(r"[0-9]{1,3}[0-9a-f]{2}", digits):
         return None
     return int(digits[:-2]), int(digits[-2], 16)
 

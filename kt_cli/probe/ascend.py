@@ -18,7 +18,7 @@ MIB = 1024**2
 # | 0        | 0000:C1:00.0 | 0     0 / 0   3349 / 65536    |
 _NAME = re.compile(r"^\|\s*(\d+)\s+(\S+)\s*\|\s*(\S+)\s*\|")
 _CHIP = re.compile(r"^\|\s*\d+(?:\s+\d+)?\s*\|\s*([0-9A-Fa-f:.]+)\s*\|(.*)\|\s*\Z")
-_USAGE = re.compile(r"(\d+)\s*/\s*(\d+)")
+_USAGE = re.compile(r"([0-9]{1,12})\s*/\s*([0-9]{1,12})")
 _VERSION = re.compile(r"npu-smi\s+(\S+)")
 
 
@@ -58,7 +58,7 @@ def _gpu(host: Host, name: str, bus: str, usage: list[tuple[str, str]]) -> Gpu:
         name=f"Ascend {name}",
         vendor="ascend",
         memory=total * MIB,
-        free=(total - used) * MIB,
+        free=max(0, total - used) * MIB,
         pcie_gen=link.gen,
         pcie_width=link.width,
         pcie_max_width=link.max_width,

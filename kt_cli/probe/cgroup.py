@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from kt_cli.probe import cpulist
+from kt_cli.probe import answers, cpulist
 from kt_cli.probe.host import Host
 
 
@@ -56,11 +56,8 @@ def _quota(host: Host, level: str) -> float | None:
     if not limit:
         limit = host.text(f"{level}/cpu.cfs_quota_us")
         period = host.text(f"{level}/cpu.cfs_period_us")
-    try:
-        granted = int(limit) / int(period or 100_000)
-    except (ValueError, ZeroDivisionError):
-        return None
-    return granted if granted > 0 else None
+    granted, each = answers.number(limit, least=1), answers.number(period or 100_000, least=1)
+    return granted / each if granted and each else None
 
 
 def _memory(host: Host, level: str) -> MemoryLimit | None:
@@ -76,9 +73,18 @@ def _memory(host: Host, level: str) -> MemoryLimit | None:
     return MemoryLimit(limit, max(0, min(limit, limit - (used or 0) + cached)))
 
 
+_DROPPABLE = ("active_file", "inactive_file", "slab_reclaimable")
+
+
 def _droppable(stat: str) -> int:
-    fields = dict(line.split()[:2] for line in stat.splitlines() if " " in line)
-    return int(fields.get("total_inactive_file", fields.get("inactive_file", "0")))
+    """Page cache and slabs, which the kernel gives up when the group needs memory.
+
+    Version 1 counts the groups below under `total_…` and says nothing of slabs. Locked pages and
+    shared memory are on other lists.
+    """
+    pairs = (line.split() for line in stat.splitlines())
+    fields = {pair[0]: answers.number(pair[1]) or 0 for pair in pairs if len(pair) == 2}
+    return sum(fields.get(f"total_{name}", fields.get(name, 0)) for name in _DROPPABLE)
 
 
 def _levels(host: Host, controller: str) -> Iterator[str]:

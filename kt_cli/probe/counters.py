@@ -15,14 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kt_cli.probe import cpulist
+from kt_cli.probe import answers, cpulist
 from kt_cli.probe.host import Host
 
 SOURCES = "/sys/bus/event_source/devices"
 LINE_BYTES = 64
 _PERF_EVENT_OPEN = {"x86_64": 298}
 _ATTR_BYTES = 64  # PERF_ATTR_SIZE_VER0
-_FIELD = re.compile(r"config:(\d+)(?:-(\d+))?")
+_FIELD = re.compile(r"config:([0-9]|[1-5][0-9]|6[0-3])(?:-([0-9]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,10 @@ def _config(host: Host, place: str, text: str) -> int | None:
         field = _FIELD.fullmatch(host.text(f"{place}/format/{name.strip()}"))
         if not field:
             return None
-        config |= int(value or "1", 0) << int(field[1])
+        number = answers.number(value or "1")
+        if number is None:
+            return None
+        config |= number << int(field[1])
     return config
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kt_cli.core import isa as levels
 from kt_cli.core.machine import Core, Cpu
-from kt_cli.probe import cgroup, cpulist
+from kt_cli.probe import answers, cgroup, cpulist
 from kt_cli.probe.host import Host
 
 CPUS = "/sys/devices/system/cpu"
@@ -93,7 +93,7 @@ def _online(host: Host) -> tuple[int, ...]:
     listed = cpulist.lenient(host.text(f"{CPUS}/online"))
     if listed:
         return listed
-    return tuple(int(p["processor"]) for p in _processors(host)) or (0,)
+    return tuple(cpulist.parse(p["processor"])[0] for p in _processors(host)) or (0,)
 
 
 def _cores(host: Host, online: tuple[int, ...]) -> list[Core]:
@@ -127,8 +127,12 @@ def _siblings_in_cpuinfo(host: Host) -> dict[int, tuple[int, tuple[int, ...]]]:
     for block in _processors(host):
         cpu = block["processor"]
         key = (block.get("physical id", "0"), block.get("core id", f"cpu{cpu}"))
-        groups.setdefault(key, []).append(int(cpu))
-    return {cpu: (int(socket), tuple(cpus)) for (socket, _), cpus in groups.items() for cpu in cpus}
+        groups.setdefault(key, []).extend(cpulist.parse(cpu))
+    return {
+        cpu: (answers.number(socket) or 0, tuple(cpus))
+        for (socket, _), cpus in groups.items()
+        for cpu in cpus
+    }
 
 
 def _cpu_nodes(host: Host) -> dict[int, int]:
@@ -154,8 +158,8 @@ def _identity(host: Host, info: dict[str, str]) -> tuple[str, str]:
     model = " ".join(info.get("model name", "").split())
     if "CPU implementer" not in info:
         return info.get("vendor_id", ""), model or info.get("cpu model", "")
-    maker = int(info["CPU implementer"], 0)
-    part = ARM_PARTS.get((maker, int(info.get("CPU part", "0"), 0)), "")
+    maker = answers.number(info["CPU implementer"]) or 0
+    part = ARM_PARTS.get((maker, answers.number(info.get("CPU part")) or 0), "")
     return ARM_VENDORS.get(maker, "ARM"), model or part or "Arm processor"
 
 
@@ -165,7 +169,7 @@ def _first_processor(host: Host) -> dict[str, str]:
 
 def _processors(host: Host) -> list[dict[str, str]]:
     blocks = [_fields(block) for block in host.text("/proc/cpuinfo").split("\n\n")]
-    return [block for block in blocks if block.get("processor", "").isdigit()]
+    return [block for block in blocks if len(cpulist.lenient(block.get("processor", ""))) == 1]
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MOST = 1 << 16
+"""More CPUs than any kernel is built for (NR_CPUS: 8192 on x86)."""
+
 
 def parse(text: str) -> tuple[int, ...]:
     """Sorted CPU numbers; ValueError for what the kernel would not write."""
@@ -51,6 +54,6 @@ def _range(part: str) -> Iterable[int]:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and int(text) < MOST):
         raise ValueError(f"{text!r} is not a CPU number")
     return int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from kt_cli import environment
 from kt_cli.core.machine import Disk
 from kt_cli.probe.host import Host
 
@@ -19,13 +20,12 @@ def read(host: Host, places: Iterable[Path]) -> tuple[Disk, ...]:
 def hub_cache(host: Host) -> Path:
     """Where huggingface_hub keeps its files: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache."""
     env = host.env
-    if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(cache).expanduser()
-    home = env.get("HF_HOME")
-    if home:
-        return Path(home).expanduser() / "hub"
-    caches = Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return caches / "huggingface" / "hub"
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if environment.text(name, env):
+            return environment.path(name, "", env)
+    if environment.text("HF_HOME", env):
+        return environment.path("HF_HOME", "", env) / "hub"
+    return environment.path("XDG_CACHE_HOME", "~/.cache", env) / "huggingface" / "hub"
 
 
 def rotational(host: Host, place: Path) -> bool | None:
@@ -42,7 +42,7 @@ def rotational(host: Host, place: Path) -> bool | None:
 def _disk(host: Host, place: Path) -> Disk | None:
     try:
         total, free = host.usage(existing(host, place))
-    except OSError:
+    except (OSError, ValueError):
         return None
     return Disk(str(place), total, free, rotational(host, place), _mount(host, place)[2])
 
@@ -50,7 +50,7 @@ def _disk(host: Host, place: Path) -> Disk | None:
 def existing(host: Host, place: Path) -> Path:
     """The nearest parent that is there already."""
     for candidate in (place, *place.parents):
-        if host.path(str(candidate)).exists():
+        if host.exists(str(candidate)):
             return candidate
     return Path("/")
 

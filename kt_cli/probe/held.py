@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from kt_cli.probe import answers
 from kt_cli.probe.host import Host
+from kt_cli.probe.nvml import Nvml, opened
 
 WEIGHTS = (".safetensors", ".gguf", ".ktmoe")
 KB = 1024
@@ -50,7 +51,12 @@ def held(pids: Iterable[int], host: Host) -> Held:
 def _rollup(text: str) -> dict[str, int]:
     """/proc/PID/smaps_rollup, `Key: N kB` (Linux 4.14; the parts of Pss since 5.4)."""
     lines = (line.partition(":") for line in text.splitlines())
-    return {key: int(rest.split()[0]) * KB for key, _, rest in lines if rest.endswith(" kB")}
+    return {key: _kb(rest) for key, _, rest in lines if rest.endswith(" kB")}
+
+
+def _kb(text: str) -> int:
+    """`12 kB` in bytes."""
+    return (answers.number((text.split() or [""])[0]) or 0) * KB
 
 
 def _mappings(text: str) -> Iterator[Mapping]:
@@ -59,34 +65,27 @@ def _mappings(text: str) -> Iterator[Mapping]:
     for line in text.splitlines():
         key, _, rest = line.partition(":")
         if key == "Size":
-            size = int(rest.split()[0]) * KB
+            size = _kb(rest)
         elif key == "Anonymous":
-            yield Mapping(path, size, int(rest.split()[0]) * KB)
+            yield Mapping(path, size, _kb(rest))
         elif "-" in line.split(" ", 1)[0]:
             path = line.split(maxsplit=5)[5] if len(line.split(maxsplit=5)) == 6 else ""
 
 
 def gpu_memory(pids: set[int], host: Host) -> int | None:
     """Of these processes on all NVIDIA GPUs, contexts included; None where NVML names none."""
-    try:
-        nvml = host.nvml()
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    try:
-        used = [size for pid, size in _processes(nvml) if pid in pids and size is not None]
-    except nvml.NVMLError:
-        return None
-    finally:
-        nvml.nvmlShutdown()
+    with opened(host) as nvml:
+        if isinstance(nvml, str):
+            return None
+        used = [size for pid, size in _processes(nvml) if pid in pids]
     return sum(used) if used else None
 
 
-def _processes(nvml: Any) -> Iterator[tuple[int, int | None]]:
-    for number in range(nvml.nvmlDeviceGetCount()):
-        handle = nvml.nvmlDeviceGetHandleByIndex(number)
-        for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
-            yield process.pid, process.usedGpuMemory
+def _processes(nvml: Nvml) -> Iterator[tuple[int, int]]:
+    for _, handle in nvml.handles():
+        running = nvml.ask("nvmlDeviceGetComputeRunningProcesses", handle.value).value
+        for process in answers.listing(running):
+            pid = answers.number(getattr(process, "pid", None))
+            size = answers.number(getattr(process, "usedGpuMemory", None))
+            if pid is not None and size is not None:
+                yield pid, size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kt_cli import children
+from kt_cli.probe import answers
 
 MISSING = 127
 TIMED_OUT = 124
@@ -107,19 +108,25 @@ class Host:
     def text(self, name: str) -> str:
         """The file's stripped content, empty when it cannot be read."""
         try:
-            return self.path(name).read_text(errors="replace").strip()
-        except OSError:
+            return self.path(name).read_text(encoding="utf-8", errors="replace").strip()
+        except (OSError, ValueError):
             return ""
 
     def number(self, name: str) -> int | None:
         """The file's content as an integer (decimal or 0x…), None when it is not one."""
-        try:
-            return int(self.text(name), 0)
-        except ValueError:
-            return None
+        return answers.number(self.text(name), least=-1)
 
     def exists(self, name: str) -> bool:
-        return self.path(name).exists()
+        try:
+            return self.path(name).exists()
+        except (OSError, ValueError):
+            return False
+
+    def is_file(self, name: str) -> bool:
+        try:
+            return self.path(name).is_file()
+        except (OSError, ValueError):
+            return False
 
     def names(self, directory: str, prefix: str = "") -> list[str]:
         """Sorted names in a directory, numbered ones (cpu2, cpu10) in numeric order."""

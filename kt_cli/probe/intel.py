@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from kt_cli.core.machine import Gpu
-from kt_cli.probe import pci, visible
+from kt_cli.probe import answers, pci, visible
 from kt_cli.probe.found import Found
 from kt_cli.probe.host import MISSING, Host
 
@@ -19,13 +18,12 @@ def read(host: Host) -> Found:
     ran = host.run(DISCOVER, 10.0)
     if ran.code == MISSING:
         return Found(problems=("Intel GPUs cannot be read: `xpu-smi` is not installed",))
-    try:
-        listed = json.loads(ran.out)["device_list"]
-        gpus = [_gpu(host, item) for item in listed if item.get("device_type", "GPU") == "GPU"]
-        driver = _driver(host, listed)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    listed = answers.mapping(answers.parsed_json(ran.out)).get("device_list")
+    if not isinstance(listed, list):
         return Found(problems=(f"`xpu-smi` {ran.problem or 'answered something unreadable'}",))
-    return Found(tuple(_visible(host, gpus)), driver)
+    items = [answers.mapping(item) for item in listed]
+    gpus = [_gpu(host, item) for item in items if item and item.get("device_type", "GPU") == "GPU"]
+    return Found(tuple(_visible(host, gpus)), _driver(host, items))
 
 
 def _visible(host: Host, gpus: list[Gpu]) -> list[Gpu]:
@@ -39,16 +37,17 @@ def _visible(host: Host, gpus: list[Gpu]) -> list[Gpu]:
 
 def _gpu(host: Host, item: Mapping[str, Any]) -> Gpu:
     details = _details(host, item)
-    bus = pci.address(str(item.get("pci_bdf_address", "")))
-    total = int(details.get("memory_physical_size_byte", 0))
+    bus = pci.address(answers.text(item.get("pci_bdf_address")))
+    total = answers.number(details.get("memory_physical_size_byte")) or 0
+    free = answers.number(details.get("memory_free_size_byte"))
     link = pci.link(host, bus)
     return Gpu(
         index=0,
-        name=str(item["device_name"]),
+        name=answers.text(item.get("device_name")) or "Intel GPU",
         vendor="intel",
         memory=total,
-        free=int(details.get("memory_free_size_byte", total)),
-        uuid=str(item.get("uuid", "")),
+        free=total if free is None else min(total, free),
+        uuid=answers.text(item.get("uuid")),
         pcie_gen=link.gen,
         pcie_width=link.width,
         pcie_max_width=link.max_width,
@@ -58,10 +57,12 @@ def _gpu(host: Host, item: Mapping[str, Any]) -> Gpu:
 
 
 def _details(host: Host, item: Mapping[str, Any]) -> Mapping[str, Any]:
-    ran = host.run(("xpu-smi", "discovery", "-d", str(item["device_id"]), "-j"), 10.0)
-    found = json.loads(ran.out or "{}")
-    return found if isinstance(found, dict) else {}
+    number = answers.number(item.get("device_id"))
+    if number is None:
+        return {}
+    ran = host.run(("xpu-smi", "discovery", "-d", str(number), "-j"), 10.0)
+    return answers.mapping(answers.parsed_json(ran.out))
 
 
 def _driver(host: Host, listed: list[Mapping[str, Any]]) -> str:
-    return str(_details(host, listed[0]).get("driver_version", "")) if listed else ""
+    return answers.text(_details(host, listed[0]).get("driver_version")) if listed else ""

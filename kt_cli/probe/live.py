@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from kt_cli.probe import nvidia
+from kt_cli.probe import answers, nvidia
 from kt_cli.probe.host import Host
 from kt_cli.probe.meminfo import meminfo
 from kt_cli.probe.numa import NODES, reclaimable
+from kt_cli.probe.nvml import Nvml, opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,12 @@ def _times(text: str) -> dict[int, Times]:
     """/proc/stat, `cpuN user nice system idle iowait irq softirq steal …` (proc(5))."""
     found = {}
     for line in text.splitlines():
-        name, *numbers = line.split()
-        if name.startswith("cpu") and name[3:].isdigit():
-            ticks = [int(n) for n in numbers[:8]]
+        name, *numbers = line.split() or [""]
+        cpu = answers.number(name[3:]) if name.startswith("cpu") else None
+        if cpu is not None:
+            ticks = [answers.number(n) or 0 for n in numbers[:8]]
             idle = sum(ticks[3:5])
-            found[int(name[3:])] = Times(sum(ticks), sum(ticks) - idle)
+            found[cpu] = Times(sum(ticks), sum(ticks) - idle)
     return found
 
 
@@ -73,9 +74,9 @@ def _nodes(host: Host) -> dict[int, tuple[int, int]]:
     found = {}
     for name in host.names(NODES, "node"):
         fields = meminfo(host.text(f"{NODES}/{name}/meminfo"))
-        total = fields.get("MemTotal", 0)
-        if name[4:].isdigit() and total:
-            found[int(name[4:])] = (total, total - reclaimable(fields))
+        total, node = fields.get("MemTotal", 0), answers.number(name[4:])
+        if node is not None and total:
+            found[node] = (total, total - reclaimable(fields))
     return found
 
 
@@ -88,21 +89,18 @@ def _gpus(host: Host) -> tuple[GpuLoad, ...]:
 
 
 def _busy_gpus(host: Host) -> dict[str, float]:
-    """UUID → share of the last moment in which a kernel ran; empty when the driver is silent."""
-    try:
-        nvml = host.nvml()
-    except ImportError:
-        return {}
-    try:
-        nvml.nvmlInit()
-        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-        shares = {_uuid(nvml, h): nvml.nvmlDeviceGetUtilizationRates(h).gpu / 100 for h in handles}
-        nvml.nvmlShutdown()
-    except nvml.NVMLError:
-        return {}
-    return shares
+    """UUID → share of the last moment in which a kernel ran; only cards that tell."""
+    with opened(host) as nvml:
+        if isinstance(nvml, str):
+            return {}
+        found = [
+            (nvml.text("nvmlDeviceGetUUID", h.value), _load(nvml, h.value))
+            for _, h in nvml.handles()
+        ]
+    return {uuid: share for uuid, share in found if uuid and share is not None}
 
 
-def _uuid(nvml: Any, handle: Any) -> str:
-    found = nvml.nvmlDeviceGetUUID(handle)
-    return found.decode() if isinstance(found, bytes) else str(found)
+def _load(nvml: Nvml, handle: object) -> float | None:
+    rates = nvml.ask("nvmlDeviceGetUtilizationRates", handle).value
+    percent = answers.number(getattr(rates, "gpu", None))
+    return None if percent is None else min(1.0, percent / 100)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 KIB = 1024
-_LINE = re.compile(r"^(?:Node \d+ )?([\w()]+):\s+(\d+)( kB)?", re.MULTILINE)
+_LINE = re.compile(r"^(?:Node \d+ )?([\w()]+):\s+([0-9]{1,15})( kB)?", re.MULTILINE)
 
 
 def meminfo(text: str) -> dict[str, int]:

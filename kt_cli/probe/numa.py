@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kt_cli.core.machine import NumaNode
-from kt_cli.probe import cpulist
+from kt_cli.probe import answers, cpulist
 from kt_cli.probe.host import Host
 from kt_cli.probe.meminfo import meminfo
 
@@ -42,8 +42,8 @@ def gpu_memory_nodes(host: Host) -> frozenset[int]:
     for card in host.names("/proc/driver/nvidia/gpus"):
         for line in host.text(f"/proc/driver/nvidia/gpus/{card}/numa_status").splitlines():
             name, _, value = line.partition(":")
-            if name.strip() == "Node" and value.strip().isdigit():
-                nodes.add(int(value))
+            if name.strip() == "Node" and (node := answers.number(value)) is not None:
+                nodes.add(node)
     return frozenset(nodes)
 
 
@@ -56,7 +56,7 @@ def _node(host: Host, node: int, usable: bool) -> NumaNode:
         cpus=cpulist.lenient(host.text(f"{place}/cpulist")),
         memory=fields.get("MemTotal", 0) if usable else 0,
         free=reclaimable(fields) if usable else 0,
-        distances=tuple(int(d) for d in distances if d.isdigit()),
+        distances=tuple(n for d in distances if (n := answers.number(d)) is not None),
     )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from kt_cli.core.machine import Gpu
-from kt_cli.probe import pci, visible
+from kt_cli.probe import answers, pci, visible
 from kt_cli.probe.found import Found
 from kt_cli.probe.host import Host
-
-T = TypeVar("T")
+from kt_cli.probe.meminfo import meminfo
+from kt_cli.probe.nvml import Memory, Nvml, opened
 
 SM_CLOCK = 1  # NVML_CLOCK_SM
+MOST_INSTANCES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +26,26 @@ class Board:
 
 
 def read(host: Host) -> Found:
-    try:
-        nvml = host.nvml()
-    except ImportError:
-        return Found(problems=("`nvidia-ml-py` is not installed, so GPUs cannot be read",))
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        return Found(problems=(f"the NVIDIA driver does not answer: {error}",))
-    try:
-        return _read(host, nvml)
-    except nvml.NVMLError as error:
-        return Found(problems=(f"the NVIDIA driver stopped answering: {error}",))
-    finally:
-        nvml.nvmlShutdown()
+    with opened(host) as nvml:
+        return Found(problems=(nvml,)) if isinstance(nvml, str) else _read(host, nvml)
 
 
-def _read(host: Host, nvml: Any) -> Found:
+def _read(host: Host, nvml: Nvml) -> Found:
     boards, problems = [], []
-    for position in range(nvml.nvmlDeviceGetCount()):
-        try:
-            boards.append(_board(host, nvml, nvml.nvmlDeviceGetHandleByIndex(position)))
-        except nvml.NVMLError as error:
-            problems.append(f"NVIDIA GPU {position} does not answer: {error}")
+    if problem := nvml.ask("nvmlDeviceGetCount").problem:
+        problems.append(f"the NVIDIA driver stopped answering: {problem}")
+    for position, handle in nvml.handles():
+        if handle.problem:
+            problems.append(f"NVIDIA GPU {position} does not answer: {handle.problem}")
+            continue
+        board = _board(host, nvml, handle.value)
+        boards.append(board)
+        if not all(gpu.memory for gpu in board.gpus):
+            problems.append(f"NVIDIA GPU {position} does not say how much memory it has")
     return Found(
         gpus=tuple(_visible(host, boards)),
-        driver=_text(_ask(nvml, nvml.nvmlSystemGetDriverVersion) or ""),
-        cuda=_cuda(_ask(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0),
+        driver=nvml.text("nvmlSystemGetDriverVersion"),
+        cuda=_cuda(nvml.number("nvmlSystemGetCudaDriverVersion_v2") or 0),
         problems=tuple(problems),
     )
 
@@ -72,67 +65,70 @@ def _visible(host: Host, boards: list[Board]) -> list[Gpu]:
     return [replace(gpu, index=position) for position, gpu in enumerate(gpus)]
 
 
-def _board(host: Host, nvml: Any, handle: Any) -> Board:
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    bus = pci.address(_text(nvml.nvmlDeviceGetPciInfo(handle).busId))
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+def _board(host: Host, nvml: Nvml, handle: Any) -> Board:
+    capability = answers.pair(nvml.ask("nvmlDeviceGetCudaComputeCapability", handle).value)
+    place = getattr(nvml.ask("nvmlDeviceGetPciInfo", handle).value, "busId", "")
+    bus = pci.address(answers.text(place))
+    link = pci.link(host, bus)
+    memory = _memory(host, nvml, handle)
     whole = Gpu(
         index=0,
-        name=_text(nvml.nvmlDeviceGetName(handle)),
+        name=nvml.text("nvmlDeviceGetName", handle) or "NVIDIA GPU",
         vendor="nvidia",
         memory=memory.total,
         free=memory.free,
-        uuid=_text(nvml.nvmlDeviceGetUUID(handle)),
-        capability=(major, minor),
+        uuid=nvml.text("nvmlDeviceGetUUID", handle),
+        capability=capability,
         # An idle card slows its link down, so the current generation says nothing.
-        pcie_gen=_ask(nvml, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle),
-        pcie_width=_ask(nvml, nvml.nvmlDeviceGetCurrPcieLinkWidth, handle),
-        pcie_max_gen=_ask(nvml, nvml.nvmlDeviceGetGpuMaxPcieLinkGeneration, handle),
-        pcie_max_width=_ask(nvml, nvml.nvmlDeviceGetMaxPcieLinkWidth, handle),
+        pcie_gen=nvml.number("nvmlDeviceGetMaxPcieLinkGeneration", handle) or link.gen,
+        pcie_width=nvml.number("nvmlDeviceGetCurrPcieLinkWidth", handle) or link.width,
+        pcie_max_gen=nvml.number("nvmlDeviceGetGpuMaxPcieLinkGeneration", handle),
+        pcie_max_width=nvml.number("nvmlDeviceGetMaxPcieLinkWidth", handle) or link.max_width,
         bus=bus,
         node=pci.node(host, bus),
+        unified=memory.unified,
     )
-    cores = _ask(nvml, nvml.nvmlDeviceGetNumGpuCores, handle) or 0
-    clock = _ask(nvml, nvml.nvmlDeviceGetMaxClockInfo, handle, SM_CLOCK) or 0
+    cores = nvml.number("nvmlDeviceGetNumGpuCores", handle) or 0
+    clock = nvml.number("nvmlDeviceGetMaxClockInfo", handle, SM_CLOCK) or 0
     parts = _instances(nvml, handle, whole)
-    return Board(whole.uuid, ((major, minor), cores * clock), (whole,) if parts is None else parts)
+    speed = (capability or (0, 0), cores * clock)
+    return Board(whole.uuid, speed, (whole,) if parts is None else parts)
 
 
-def _instances(nvml: Any, handle: Any, whole: Gpu) -> tuple[Gpu, ...] | None:
+def _memory(host: Host, nvml: Nvml, handle: Any) -> Memory:
+    """0 where unknown; a card without memory of its own (GB10, Thor) works in the system's."""
+    memory = nvml.memory(handle)
+    if memory is None:
+        return Memory(0, 0)
+    if not memory.unified:
+        return memory
+    fields = meminfo(host.text("/proc/meminfo"))
+    total = fields.get("MemTotal", 0)
+    return Memory(total, min(total, fields.get("MemAvailable", 0)), unified=True)
+
+
+def _instances(nvml: Nvml, handle: Any, whole: Gpu) -> tuple[Gpu, ...] | None:
     """The MIG instances of a partitioned card; None when the card is not partitioned."""
-    mode = _ask(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    mode = answers.pair(nvml.ask("nvmlDeviceGetMigMode", handle).value)
     if not mode or mode[0] != 1:
         return None
-    parts = []
-    for slot in range(_ask(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-        part = _ask(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, slot)
-        if part is not None:
-            memory = nvml.nvmlDeviceGetMemoryInfo(part)
-            parts.append(
-                replace(
-                    whole,
-                    name=_text(nvml.nvmlDeviceGetName(part)),
-                    memory=memory.total,
-                    free=memory.free,
-                    uuid=_text(nvml.nvmlDeviceGetUUID(part)),
-                    mig=True,
-                )
-            )
-    return tuple(parts)
+    slots = min(nvml.number("nvmlDeviceGetMaxMigDeviceCount", handle) or 0, MOST_INSTANCES)
+    parts = (nvml.ask("nvmlDeviceGetMigDeviceHandleByIndex", handle, slot) for slot in range(slots))
+    return tuple(_instance(nvml, part.value, whole) for part in parts if not part.problem)
 
 
-def _ask(nvml: Any, function: Callable[..., T], *arguments: Any) -> T | None:
-    """None for what this card or driver does not know."""
-    try:
-        return function(*arguments)
-    except nvml.NVMLError:
-        return None
+def _instance(nvml: Nvml, part: Any, whole: Gpu) -> Gpu:
+    memory = nvml.memory(part) or Memory(0, 0)
+    return replace(
+        whole,
+        name=nvml.text("nvmlDeviceGetName", part) or whole.name,
+        memory=memory.total,
+        free=memory.free,
+        uuid=nvml.text("nvmlDeviceGetUUID", part),
+        mig=True,
+    )
 
 
 def _cuda(version: int) -> str:
     """12080 → 12.8."""
     return f"{version // 1000}.{version % 1000 // 10}" if version else ""
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -156,7 +156,7 @@ class FakeNvml:
         return device["instances"][slot]
 
     def __getattr__(self, name: str) -> object:
-        key = {
+        keys = {
             "nvmlDeviceGetName": "name",
             "nvmlDeviceGetUUID": "uuid",
             "nvmlDeviceGetCudaComputeCapability": "capability",
@@ -166,7 +166,10 @@ class FakeNvml:
             "nvmlDeviceGetMaxPcieLinkWidth": "max_width",
             "nvmlDeviceGetNumGpuCores": "cores",
             "nvmlDeviceGetMaxClockInfo": "clock",
-        }[name]
+        }
+        if name not in keys:
+            raise AttributeError(name)
+        key = keys[name]
 
         def ask(device: dict, *_: int) -> object:
             if key not in device:
