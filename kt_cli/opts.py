@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
 _INT = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
@@ -192,6 +194,17 @@ def _long(spec: Opt) -> str:
 def _switch(spec: Opt, value: bool) -> str:
     on, _, off = _long(spec).partition("/")
     return on if value else off
+
+
+def with_flags(options: T, words: Sequence[str]) -> T:
+    """`options` with long flags and their values, as `--ctx-size 4096 --tp 2`."""
+    hints, values = get_type_hints(type(options)), {}
+    named = {flag: (name, spec) for name, spec in specs(options).items() for flag in spec.flags}
+    for flag, text in zip(words[::2], words[1::2], strict=True):
+        name, spec = named[flag]
+        kinds = [kind for kind in get_args(hints[name]) if kind is not type(None)]
+        values[name] = spec.parse(text) if spec.parse else kinds[0](text)
+    return dataclasses.replace(options, **values)  # type: ignore[type-var]
 
 
 def replace_undecided(options: Any, values: Mapping[str, Any]) -> Any:

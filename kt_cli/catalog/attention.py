@@ -149,7 +149,28 @@ def _latent(config: Config, kinds: Sequence[str]) -> Attention:
         kv_lora_rank=config.number("kv_lora_rank"),
         rope_dim=rope,
         index_head_dim=config.number("index_head_dim", default=0),
+        whole_parameters=_whole(config, len(kinds) - linear),
     )
+
+
+def _whole(config: Config, layers: int) -> int:
+    """Down-projections of MLA, and the indexer's projections where a layer has one."""
+    hidden, query = config.number("hidden_size"), config.number("q_lora_rank", default=0)
+    down = query + config.number("kv_lora_rank") + config.number("qk_rope_head_dim")
+    heads, dim = (
+        config.number("index_n_heads", default=0),
+        config.number("index_head_dim", default=0),
+    )
+    index = dim * hidden + heads * dim * query + heads * hidden
+    return layers * hidden * down + indexers(config, layers) * index
+
+
+def indexers(config: Config, layers: int) -> int:
+    """Some layers reuse the selection of the layer before them and have no indexer."""
+    if not config.has("index_head_dim"):
+        return 0
+    kinds = config.items("indexer_types", layers)[:layers]
+    return sum(kind == "full" for kind in kinds) if kinds else layers
 
 
 def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
@@ -165,6 +186,7 @@ def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
         full_layers=0,
         window_layers=len(kinds),
         window=config.number("sliding_window", default=128),
+        rope_dim=config.number("qk_rope_head_dim", default=64),
         index_head_dim=config.number("index_head_dim", default=0),
         compressed_layers=tuple(
             (layers, int(rates.get(kind, COMPRESSED[kind]))) for kind, layers in count.items()

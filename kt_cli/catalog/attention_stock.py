@@ -10,6 +10,7 @@ from kt_cli.catalog.attention import (
     LINEAR,
     head_dim,
     index_dim,
+    indexers,
     kv_heads,
     layer_kinds,
 )
@@ -27,7 +28,7 @@ def attention_stock(config: Config, family: Family) -> Iterator[Stock]:
         yield from _linear(config, family, linear)
     if family.attention == "latent":
         yield from latent(config, full)
-        yield from index(config, _indexers(config, full), config.number("q_lora_rank", default=0))
+        yield from index(config, indexers(config, full), config.number("q_lora_rank", default=0))
     elif family.attention == "compressed":
         yield from _compressed(config, kinds)
     else:
@@ -84,14 +85,6 @@ def latent(config: Config, times: int) -> Iterator[Stock]:
     yield _vector("kv_a_layernorm", latent, times)
     yield _project("kv_b_proj", heads * (nope + value), latent, times)
     yield _project("o_proj", hidden, heads * value, times)
-
-
-def _indexers(config: Config, layers: int) -> int:
-    """Some layers reuse the selection of the layer before them and have no indexer."""
-    if not config.has("index_head_dim"):
-        return 0
-    kinds = config.items("indexer_types", layers)[:layers]
-    return sum(kind == "full" for kind in kinds) if kinds else layers
 
 
 def index(config: Config, times: int, query: int) -> Iterator[Stock]:

@@ -214,7 +214,14 @@ def _latent(config: Config, layers: int, heads: int) -> Attention:
         kv_lora_rank=rank,
         rope_dim=rope,
         index_head_dim=config.number("attention.indexer.key_length", default=0),
+        whole_parameters=layers
+        * config.number("embedding_length")
+        * _down_rank(config, rank, rope),
     )
+
+
+def _down_rank(config: Config, rank: int, rope: int) -> int:
+    return config.number("attention.q_lora_rank", default=0) + rank + rope
 
 
 def _state_bytes(config: Config) -> int:

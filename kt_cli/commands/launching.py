@@ -68,11 +68,20 @@ def launch(
     )
 
 
-def engine_command(planned: Planned, home: Path) -> str:
+def require_extra(planned: Planned, extra: Sequence[str]) -> None:
+    """Raises UsageError for flags passed through that the plan's engine does not know."""
+    if planned.plan.engine != sglang.NAME:
+        refuse_extra(extra)
+    else:
+        _require_known(extra, _python_of_sglang(planned))
+
+
+def engine_command(planned: Planned, home: Path, extra: Sequence[str] = ()) -> str:
     """The engine's command as a line for a shell, also where the engine or the model is not."""
     plan = _placed(planned, home)
     if plan.engine == sglang.NAME:
-        spec = sglang.lower(plan, planned.options, _python_of_sglang(planned), planned.machine)
+        python = _python_of_sglang(planned)
+        spec = sglang.lower(plan, planned.options, python, planned.machine, extra=extra)
     else:
         kept = home.absolute() if planned.machine.source == HERE else None
         spec = embedded.lower(plan, planned.options, _python_of_embedded(planned), home=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import typer
 
 from kt_cli.commands.cli import Context, takes
+from kt_cli.commands.launching import require_extra
 from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
 from kt_cli.commands.machines import MachineOptions, machine_for
 from kt_cli.commands.models import find_model
-from kt_cli.commands.planned import Planned, plan_for
+from kt_cli.commands.planned import Planned, fitting, plan_for
 from kt_cli.commands.wanted import wanted
 from kt_cli.core.drift import plan_to_json
 from kt_cli.core.serial import to_plain
-from kt_cli.errors import DoesNotFitError
+from kt_cli.errors import DoesNotFitError, UsageError
 from kt_cli.options import OUTPUT, RunOptions
 from kt_cli.opts import opt, parse_path, to_argv
 from kt_cli.ui.plan import picture, reasons
@@ -50,10 +52,16 @@ class PlanOptions(RunOptions, MachineOptions, LlamaFlags):
         return RunOptions(**{f.name: getattr(self, f.name) for f in fields(RunOptions)})
 
 
-@takes(PlanOptions)
+@takes(PlanOptions, passes=True)
 def cli(options: PlanOptions, ctx: Context) -> None:
-    """Show memory, speed, reasons and the exact command for a model, without loading it."""
+    """Show memory, speed, reasons and the exact command for a model, without loading it.
+
+    Flags of SGLang may follow MODEL, as with `kt run`.
+    """
     refuse_llama(options)
+    if (options.model or "").startswith("-"):
+        why = "flags of SGLang follow MODEL"
+        raise UsageError(f"MODEL is missing before {options.model}", "", why)
     machine = machine_for(options, ctx.home)
     if options.check:
         from kt_cli.commands.check import before_servers, check
@@ -62,6 +70,7 @@ def cli(options: PlanOptions, ctx: Context) -> None:
     asked = wanted(options.run(), ctx, machine, profile=options.profile)
     model = find_model(asked.options.model or "", ctx)
     planned = plan_for(asked.options, ctx, machine, model, asked.said)
+    require_extra(planned, ctx.extra)
     if options.check:
         check(planned, ctx)
         return
@@ -77,23 +86,37 @@ def cli(options: PlanOptions, ctx: Context) -> None:
 
 def show(planned: Planned, ctx: Context, explain: bool) -> None:
     lines = [*picture(planned.plan), *(reasons(planned.plan) if explain else ())]
-    lines += ["", kt_command(planned.options)]
+    lines += ["", *_last(planned, ctx)]
     if not (explain or ctx.out.json_mode):
         ctx.out.result("plan", {}, *lines)
         return
     from kt_cli.commands.launching import engine_command
 
-    engine = engine_command(planned, ctx.home)
-    ctx.out.result("plan", as_json(planned, engine), *lines, "", engine)
+    engine = engine_command(planned, ctx.home, ctx.extra)
+    shown = ["", engine] if planned.plan.fits else []
+    ctx.out.result("plan", as_json(planned, engine, ctx.extra), *lines, *shown)
 
 
-def as_json(planned: Planned, engine: str) -> dict[str, Any]:
-    """`engine`: the engine's own command."""
+def _last(planned: Planned, ctx: Context) -> list[str]:
+    """The command that starts the plan; where it does not fit, one that does, if there is any."""
+    if planned.plan.fits:
+        return [kt_command(planned.options, ctx.extra)]
+    found = fitting(planned)
+    if found is None:
+        return ["no change of its options makes it fit here"]
+    return ["as asked it does not fit; this does:", kt_command(found, ctx.extra)]
+
+
+def as_json(planned: Planned, engine: str, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """`engine`: the engine's own command. `fitting` stands where the plan itself does not fit."""
     plan = planned.plan
     fixes = [to_plain(fix) for problem in plan.problems for fix in problem.fixes]
-    commands = {"run": kt_command(planned.options), "command": engine}
+    commands = {"run": kt_command(planned.options, extra), "command": engine}
+    if not plan.fits:
+        found = fitting(planned)
+        commands |= {"fitting": kt_command(found, extra)} if found else {}
     return {**plan_to_json(plan), "fits": plan.fits, "fixes": fixes, **commands}
 
 
-def kt_command(options: RunOptions) -> str:
-    return shlex.join(["kt", "run", *to_argv(options)])
+def kt_command(options: RunOptions, extra: Sequence[str] = ()) -> str:
+    return shlex.join(["kt", "run", *to_argv(options), *extra])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from kt_cli.core.adapter import Adapter
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
-from kt_cli.core.plan import Plan, Source
+from kt_cli.core.plan import Fix, Plan, Source
 from kt_cli.core.plan_run import Facts, Origins, plan_run
+from kt_cli.core.remedy import Replan, remedy
 from kt_cli.core.what_if import completed
 from kt_cli.engines.facts import read_facts, read_gpus
+from kt_cli.errors import KtError
 from kt_cli.options import RunOptions
 from kt_cli.opts import given, replace_undecided, specs
 from kt_cli.settings import Settings
@@ -33,6 +35,8 @@ class Planned:
     model: Model
     options: RunOptions
     facts: Facts
+    replan: Replan | None = None
+    """Plans the same with other options."""
 
     @property
     def decode_limit(self) -> float | None:
@@ -58,8 +62,69 @@ def plan_for(
     whole = completed(machine, read_gpus())
     hints = hints_for(options.model or "", model) if machine.gpus else Hints()
     facts = facts_for(machine, ctx.home, model)
-    plan = plan_run(whole, model, full, facts, origins, hints, adapter_of(full))
-    return Planned(plan, machine, model, full, facts)
+    adapter = adapter_of(full)
+    if full.weights_path and (machine.source == HERE or Path(full.weights_path).exists()):
+        from kt_cli.catalog.expert_weights import require_experts_of
+
+        require_experts_of(Path(full.weights_path), model)
+
+    def replan(changed: RunOptions) -> Plan:
+        return plan_run(whole, model, changed, facts, origins, hints, adapter)
+
+    plan = replan(full)
+    if not plan.fits:
+        plan = with_variants(plan, _variants(full, whole, facts, origins))
+    return Planned(plan, machine, model, full, facts, replan)
+
+
+Variants = Iterator[tuple[str, Plan]]
+
+
+def _variants(options: RunOptions, machine: Machine, facts: Facts, origins: Origins) -> Variants:
+    """Other checkpoints of a known model, by the name that `kt plan` takes, with their plans."""
+    from kt_cli.catalog.names import lookup
+    from kt_cli.catalog.presets import load_presets, preset_model
+
+    name = options.model or ""
+    found = lookup(name, load_presets()) if name else None
+    if found is None:
+        return
+    preset, taken = found
+    for variant in (v for v in preset.variants if v != taken):
+        try:
+            model = preset_model(preset, variant)
+        except KtError:
+            continue
+        called = f"{preset.name}:{variant.name}"
+        hints = preset.hints if machine.gpus else Hints()
+        asked = replace(options, model=called)
+        yield called, plan_run(machine, model, asked, facts, origins, hints)
+
+
+def with_variants(plan: Plan, variants: Variants) -> Plan:
+    """Other checkpoints that fit stand first among the first error's ways out."""
+    fixes = tuple(
+        Fix(f"the checkpoint {name}", "fits", model=name) for name, v in variants if v.fits
+    )
+    first = next(p for p in plan.problems if p.severity == "error")
+    more = replace(first, fixes=(*fixes, *first.fixes))
+    return replace(plan, problems=tuple(more if p is first else p for p in plan.problems))
+
+
+def fitting(planned: Planned) -> RunOptions | None:
+    """Options like those asked for with which the model fits, verified by planning: the plan's own
+    fixes, or another checkpoint of the model; None where neither helps.
+
+    A checkpoint that fits as it is goes before another format of the experts.
+    """
+    if planned.plan.fits or planned.replan is None:
+        return None
+    found = remedy(planned.plan, planned.options, planned.replan)
+    if found and found.kt_method == planned.options.kt_method:
+        return found
+    fixes = (fix for problem in planned.plan.problems for fix in problem.fixes)
+    name = next((fix.model for fix in fixes if fix.model), None)
+    return replace(planned.options, model=name) if name else found
 
 
 def adapter_of(options: RunOptions) -> Adapter | None:

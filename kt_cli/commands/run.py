@@ -21,8 +21,8 @@ from kt_cli.commands.launching import (
 )
 from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
 from kt_cli.commands.models import find_model
-from kt_cli.commands.plan import as_json
-from kt_cli.commands.planned import Planned, plan_for, with_settings
+from kt_cli.commands.plan import as_json, kt_command
+from kt_cli.commands.planned import Planned, fitting, plan_for, with_settings
 from kt_cli.commands.wanted import Wanted, from_file, replayed, wanted
 from kt_cli.core.hosts import is_loopback
 from kt_cli.core.launch import LaunchSpec
@@ -87,7 +87,7 @@ def run(options: RunCommandOptions, ctx: Context) -> None:
         if not (planned.plan.fits or planned.options.force):
             raise typer.Exit(DoesNotFitError.exit_code)
     else:
-        _require_fit(planned.plan, planned.options.force)
+        _require_fit(planned)
         _fetch(planned, model, ctx)
         served = Served(spec, name, key, made=wanted.api_key == AUTO_KEY)
         serve(served, ctx, options.detach, lambda: remember(planned, ctx, name))
@@ -207,7 +207,8 @@ def _show(planned: Planned, ctx: Context, options: RunCommandOptions) -> None:
 
     if ctx.out.json_mode:
         if not options.dry_run:
-            ctx.out.event("plan", as_json(planned, engine_command(planned, ctx.home)))
+            engine = engine_command(planned, ctx.home, ctx.extra)
+            ctx.out.event("plan", as_json(planned, engine, ctx.extra))
         return
     if not ctx.out.quiet or options.dry_run:
         _picture(planned, ctx)
@@ -221,12 +222,14 @@ def _picture(planned: Planned, ctx: Context) -> None:
     ctx.out.print(*picture(planned.plan), "")
 
 
-def _require_fit(plan: Plan, force: bool) -> None:
-    """The first problem as the error, its ways out as the fix; `--force` goes on regardless."""
-    if plan.fits or force:
+def _require_fit(planned: Planned) -> None:
+    """The first problem as the error; as its fix a command that fits, else the problem's ways out.
+    `--force` goes on regardless."""
+    if planned.plan.fits or planned.options.force:
         return
-    problem = next(p for p in plan.problems if p.severity == "error")
-    ways = [f.flag or f.action for f in problem.fixes]
+    problem = next(p for p in planned.plan.problems if p.severity == "error")
+    found = fitting(planned)
+    ways = [f"`{kt_command(found)}`"] if found else [f.flag or f.action for f in problem.fixes]
     fix = ", or ".join([*ways, "--force to try it all the same"])
     raise DoesNotFitError(problem.what, problem.why, fix)
 

@@ -85,8 +85,15 @@ class ExpertFormat:
 class Method(ExpertFormat):
     """A format and kernel of kt-kernel."""
 
-    capability: tuple[int, int] = (0, 0)
-    """Lowest CUDA compute capability for the same format on the GPU."""
+    bits: int = 0
+    """Bits a weight that it reads, 0 for any."""
+    scale: float = 0.0
+    """Bytes of a group's scale, where the checkpoint decides on the groups; `weight` is for its
+    usual ones."""
+    group_step: int = 0
+    """What a group must be a multiple of, 0 for no groups."""
+    symmetric: bool = False
+    """Neither zero points nor an order by activation."""
     layerwise: bool = False
     """A whole layer can be computed on the GPU in a long prefill."""
     slots: int = 1
@@ -113,6 +120,16 @@ class SglangFacts:
     methods: tuple[Method, ...]
     unsupported: Mapping[str, str]
     """Start of an architecture's name → why its experts cannot run on the CPU."""
+    formats: Mapping[str, tuple[int, int]]
+    """Quantisation of a checkpoint → lowest compute capability of a GPU that computes it."""
+    attention: Mapping[str, str]
+    """Start of an architecture's name → attention kernels that its start-up check takes."""
+    hybrid_window: tuple[str, ...]
+    """Starts of architectures whose windowed layers have a pool of their own."""
+    window_share: float
+    """Tokens in that pool for each token of the other layers."""
+    state_slots: int
+    """States of linear attention that a request in flight needs, with a prefix cache."""
     context: int
     requests: int
     chunks: tuple[int, ...]
@@ -132,6 +149,8 @@ class SglangFacts:
     cpu_prefill: tuple[float, float]
     layer_overhead_us: tuple[float, float]
     """Microseconds a layer of decode costs beside bytes: launches and the CPU handshake."""
+    tp_layer_us: tuple[float, float]
+    """Microseconds that the sums over GPUs add to a layer, each time their number doubles."""
     pcie: tuple[float, float]
     """Share of PCIe bandwidth that layer-wise prefill reaches."""
     nccl: int = 0

@@ -97,6 +97,11 @@ class Gpu:
     mig: bool = False
     unified: bool = False
     """It has no memory of its own: `memory` is the system's RAM, which programs share with it."""
+    gbs: float | None = None
+    """Memory bandwidth, GB/s: of the slice, where it is one."""
+    gops: float | None = None
+    """Dense bf16, Gop/s."""
+    pcie_gbs: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class Attention:
     global_kv_heads: int = 0
     global_head_dim: int = 0
     """Where the layers that keep every token have another shape than those with a window."""
+    whole_parameters: int = 0
+    """MLA: weights of all layers that every GPU keeps whole: down-projections, the indexer."""
     compressed_layers: tuple[tuple[int, int], ...] = ()
     """Layers that keep one entry per so many tokens: pairs of (layers, tokens per entry)."""
 
@@ -83,7 +85,12 @@ class Quantization:
     """bf16 when the checkpoint is not quantised; else fp8, fp8_channel, int4, gptq, mxfp4, …"""
     bits: int = 16
     group: int = 0
+    """Weights that share a scale, 0 or less for one scale a row."""
     details: str = ""
+    act_order: bool = False
+    """GPTQ: columns are in the order of their activations, so every column names its group."""
+    zero_points: bool = False
+    """Stored beside the scales, one for each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Pool:
     items: tuple[Item, ...] = ()
     margin: int = 0
     label: str = ""
+    hard: bool = False
+    """What other programs hold cannot be had: only what is free now counts."""
 
     @property
     def used(self) -> int:
@@ -54,6 +56,11 @@ class Pool:
         """Free after the plan, margin kept; negative when the plan does not fit."""
         return self.free - self.used - self.margin
 
+    @property
+    def short(self) -> int:
+        """Bytes missing even where other programs are closed; 0 where the plan fits."""
+        return max(0, -self.left if self.hard else self.used + self.margin - self.capacity)
+
 
 @dataclass(frozen=True, slots=True)
 class Fix:
@@ -62,6 +69,8 @@ class Fix:
     action: str
     effect: str
     flag: str = ""
+    model: str = ""
+    """Another checkpoint to name instead, where that is the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,10 @@ from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
 from kt_cli.core.plan_embedded import plan_embedded
 from kt_cli.core.plan_sglang import plan_sglang
 from kt_cli.core.sglang_choice import SglangCase, starting, unsupported
+from kt_cli.core.sglang_draft import methods, no_method
+from kt_cli.core.sglang_solve import target_context
 from kt_cli.core.units import gb
+from kt_cli.core.what_if import completed
 from kt_cli.core.wishes import Wishes
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def plan_run(
 ) -> Plan:
     """Every value in `options` is a constraint; the rest is solved around it."""
     said, advice = origins or Origins(), hints or Hints()
+    machine = completed(machine, ())
     wishes = Wishes(options, said.sources, said.words)
     case = SglangCase(machine, model, wishes, facts.sglang, advice, adapter)
     other = Case(machine, model, wishes, facts.embedded)
@@ -86,6 +90,7 @@ def _engine(case: SglangCase, other: Case) -> tuple[Decision, tuple[Problem, ...
     nowhere = starting(other.facts.absent, case.model.architecture)
     if absent and why == absent and nowhere:
         why = ""
+    why = why or ("" if absent else _better_embedded(case, other))
     name = "embedded" if why else "sglang"
     decision = wishes.settle("engine", "engine", name, why or "SGLang uses the GPU for the rest")
     if decision.value == "sglang" and absent:
@@ -113,13 +118,19 @@ def _no_sglang(case: SglangCase) -> str:
         return "SGLang is not installed"
     if engine.problem:
         return f"SGLang does not load: {engine.problem}"
-    absent = starting(case.facts.absent, case.model.architecture)
-    if absent:
-        return absent
-    strange = unsupported(case)
-    if strange and plan_sglang(case).fits:
+    return starting(case.facts.absent, case.model.architecture)
+
+
+def _better_embedded(case: SglangCase, other: Case) -> str:
+    """Why the embedded engine serves a model better whose experts SGLang computes on GPUs only."""
+    if methods(case, nvidia(case.machine)) != [""] or not case.model.experts:
         return ""
-    return strange
+    plan = plan_sglang(case)
+    if plan.fits and plan.value("context") >= target_context(case):
+        return ""
+    if not plan.fits and unsupported(case):
+        return unsupported(case)
+    return no_method(case) if plan_embedded(other).fits else ""
 
 
 def _or_embedded(plan: Plan, other: Case) -> Plan:
@@ -161,12 +172,11 @@ def _disk(
 def _converted(case: SglangCase, plan: Plan) -> Item | None:
     """Experts that must be written before SGLang can start."""
     method = case.method(str(plan.value("kt_method"))) if plan.engine == "sglang" else None
-    experts = case.model.experts
-    if not method or not experts or case.wishes.fixed("weights_path"):
+    if not method or not case.model.experts or case.wishes.fixed("weights_path"):
         return None
     if case.model.quantization.method in method.reads:
         return None
-    return Item("conversion", cpu_expert_bytes(method, experts), f"the experts as {method.name}")
+    return Item("conversion", cpu_expert_bytes(method, case.model), f"the experts as {method.name}")
 
 
 def _notes(model: Model, hints: Hints) -> Iterator[Problem]:

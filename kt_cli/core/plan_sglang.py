@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kt_cli.core.methods import nvidia
+from kt_cli.core.methods import nvidia, splits
 from kt_cli.core.plan import Decision, Plan
 from kt_cli.core.sglang_choice import (
     SglangCase,
@@ -14,6 +14,7 @@ from kt_cli.core.sglang_choice import (
     tp_values,
 )
 from kt_cli.core.sglang_draft import method_why, threads_why
+from kt_cli.core.sglang_kv import asked_tokens, state_slots
 from kt_cli.core.sglang_ledger import pools_of
 from kt_cli.core.sglang_problems import problems_of
 from kt_cli.core.sglang_search import best
@@ -70,8 +71,27 @@ def _sizes(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
         settle("context", "ctx_size", choice.context, why),
         settle("max_running_requests", "max_running_requests", choice.requests, "a small team"),
         settle("kv_tokens", "max_total_tokens", choice.kv_tokens, tokens_why),
-        settle("kv_cache_dtype", "kv_cache_dtype", choice.kv_dtype, "exact; fp8 would halve it"),
+        *_pools(case, choice),
+        settle("kv_cache_dtype", "kv_cache_dtype", choice.kv_dtype, _kv_why(choice)),
     )
+
+
+def _pools(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
+    """What SGLang must be told for its pools to hold what was promised."""
+    found = []
+    asked, states = asked_tokens(case, choice), state_slots(case, choice)
+    if asked != choice.kv_tokens:
+        share = case.facts.window_share
+        why = f"its windowed layers keep {share:g} of all tokens, so fewer make room for as many"
+        found.append(Decision("pool_tokens", asked, why))
+    if states:
+        why = f"{case.facts.state_slots} states for each request; left alone, states take 47 %"
+        found.append(Decision("state_slots", states, why))
+    a = case.model.attention
+    if a.kind == "mla" and a.index_head_dim and choice.kv_dtype == "bf16":
+        why = "left to itself SGLang takes fp8 for sparse attention on Blackwell"
+        found.append(Decision("kv_pool_dtype", "bf16", why))
+    return tuple(found)
 
 
 def _cpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
@@ -84,7 +104,7 @@ def _cpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
         _weights(case, choice),
         settle("cpu_threads", "cpu_threads", choice.threads, threads_why(case, choice)),
         Decision("threadpool_count", len(choice.nodes), _pool_why(case, choice)),
-        settle("numa_nodes", "numa_nodes", choice.nodes, "the nodes with cores and memory"),
+        settle("numa_nodes", "numa_nodes", choice.nodes, "those with cores and memory for it"),
         settle(
             "deferred_experts",
             "deferred_experts",
@@ -104,13 +124,21 @@ def _weights(case: SglangCase, choice: SglangChoice) -> Decision:
     return case.wishes.settle("weights_path", "weights_path", None, f"first: {how}")
 
 
+def _kv_why(choice: SglangChoice) -> str:
+    return "SGLang keeps this attention in fp8 only" if choice.kv_dtype == "fp8" else "exact"
+
+
 def _pool_why(case: SglangCase, choice: SglangChoice) -> str:
-    nodes = len(case.machine.worker_nodes)
-    if case.wishes.get("numa_nodes") is None and len(choice.nodes) < nodes:
-        experts = case.model.experts
-        width = experts.intermediate if experts else 0
+    nodes, count = len(case.machine.worker_nodes), len(choice.nodes)
+    experts, method = case.model.experts, case.method(choice.method)
+    if case.wishes.get("numa_nodes") is not None or count == nodes:
+        return "one pool of threads for each NUMA node"
+    if experts and method and not splits(experts, method, nodes):
+        width = experts.intermediate
         return f"width {width} does not split over {nodes} nodes in the method's blocks"
-    return "one pool of threads for each NUMA node"
+    return (
+        f"of {nodes} nodes; each pool holds an equal part, so a small node would limit the others"
+    )
 
 
 _NO_DRAFTS = "drafts help some work and slow other work down where experts are on the CPU"
@@ -118,11 +146,11 @@ _NO_DRAFTS = "drafts help some work and slow other work down where experts are o
 
 def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     settle = case.wishes.settle
-    gpus = tuple(g.index for g in case.gpus(choice.tp))
-    share = fraction(case, choice) if gpus else 0.9
-    attention = settle("attention_backend", "attention_backend", *attention_kernels(case))
+    share = fraction(case, choice) if case.cards(choice) else 0.9
+    kernels = attention_kernels(case, choice)
+    attention = settle("attention_backend", "attention_backend", *kernels)
     return (
-        Decision("gpus", gpus, "those with most free memory"),
+        Decision("gpus", choice.gpus, _gpus_why(case, choice)),
         settle("tp", "tp", choice.tp, _tp_why(case, choice)),
         settle("gpu_experts", "gpu_experts", choice.experts, _experts_why(case, choice)),
         settle("mem_fraction", "mem_fraction", share, "leaves the workspace, graphs and slot"),
@@ -134,12 +162,20 @@ def _gpu(case: SglangCase, choice: SglangChoice) -> tuple[Decision, ...]:
     )
 
 
+def _gpus_why(case: SglangCase, choice: SglangChoice) -> str:
+    idle = [g for g in nvidia(case.machine) if g.index not in choice.gpus]
+    if not idle:
+        return "all there are"
+    names = ", ".join(f"GPU{g.index} ({g.name})" for g in idle)
+    return f"the best plan is on these; not used: {names}"
+
+
 def _tp_why(case: SglangCase, choice: SglangChoice) -> str:
     have = len(nvidia(case.machine))
     if choice.tp == have:
         return "all GPUs" if have > 1 else "one GPU"
     if not choice.method:
-        return f"of {have} GPUs; all experts fit, and fewer GPUs talk less"
+        return f"of {have} GPUs; all experts fit, and more GPUs would decode no faster"
     if choice.tp == max(tp_values(case), default=1):
         return f"of {have} GPUs; heads, expert width and the model's limit allow no better split"
     return f"of {have} GPUs; more make it no better, each takes {gb(case.facts.host_rank)} of RAM"

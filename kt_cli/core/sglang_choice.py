@@ -28,10 +28,8 @@ class SglangCase:
         """The adapter changes routed experts: kt-kernel must compute them all."""
         return self.adapter is not None and self.adapter.experts > 0
 
-    def gpus(self, count: int) -> tuple[Gpu, ...]:
-        """The `count` GPUs with most free memory, in their own order."""
-        best = sorted(nvidia(self.machine), key=lambda g: (-g.free, g.index))[:count]
-        return tuple(sorted(best, key=lambda g: g.index))
+    def cards(self, choice: SglangChoice) -> tuple[Gpu, ...]:
+        return tuple(g for g in self.machine.gpus if g.index in choice.gpus)
 
     def method(self, name: str) -> Method | None:
         return self.facts.method(name)
@@ -39,7 +37,8 @@ class SglangCase:
 
 @dataclass(frozen=True, slots=True)
 class SglangChoice:
-    tp: int
+    gpus: tuple[int, ...]
+    """Indices of those that the model is split over."""
     nodes: tuple[int, ...]
     method: str
     """Empty when every expert is on the GPU and kt-kernel has no part."""
@@ -53,6 +52,10 @@ class SglangChoice:
     """Memory for a whole layer of experts on the GPU in long prefills."""
     experts: int = 0
     """GPU experts per layer."""
+
+    @property
+    def tp(self) -> int:
+        return max(1, len(self.gpus))
 
 
 def unsupported(case: SglangCase) -> str:
@@ -82,21 +85,43 @@ def tp_obstacle(model: Model, tp: int, limit: int | None) -> str:
 
 
 def tp_values(case: SglangCase) -> list[int]:
-    """Every split that works on this machine, by memory it brings, most first."""
+    """Every split that works on this machine, the fewest GPUs first."""
     limit = case.hints.tp_max
     found = range(1, len(nvidia(case.machine)) + 1)
-    good = [tp for tp in found if not tp_obstacle(case.model, tp, limit)]
-    return sorted(good, key=lambda tp: (-tp * min(g.free for g in case.gpus(tp)), tp))
+    return [tp for tp in found if not tp_obstacle(case.model, tp, limit)]
 
 
-def attention_kernels(case: SglangCase) -> tuple[str | None, str]:
+def card_sets(machine: Machine, count: int) -> list[tuple[int, ...]]:
+    """Of all ways to take `count` GPUs those that may be best, most memory first.
+
+    What counts of a set is its least memory, its slowest card and its lowest capability: so for
+    every pair of speed and capability, those with most free memory among the cards that reach both.
+    """
+    cards = nvidia(machine)
+    levels = {(g.gbs or 0.0, g.capability or (8, 0)) for g in cards}
+    found = []
+    for speed in {gbs for gbs, _ in levels}:
+        for capability in {low for _, low in levels}:
+            able = [g for g in cards if (g.gbs or 0.0) >= speed]
+            able = [g for g in able if (g.capability or (8, 0)) >= capability]
+            best = sorted(able, key=lambda g: (-g.free, -(g.gbs or 0.0), g.index))[:count]
+            if len(best) == count:
+                found.append(tuple(sorted(g.index for g in best)))
+    free = {g.index: g.free for g in cards}
+    return sorted(dict.fromkeys(found), key=lambda way: (-min(free[i] for i in way), way))
+
+
+def attention_kernels(case: SglangCase, choice: SglangChoice) -> tuple[str | None, str]:
     """SGLang's kernels for attention unless asked otherwise, None for its own choice; and why."""
     hinted = case.hints.flags.get("attention_backend")
     if hinted:
         return hinted, f"recommended for this model ({case.hints.source})"
+    only = starting(case.facts.attention, case.model.architecture)
+    if only:
+        return only, "SGLang starts this model with few kernels; these run on every GPU"
     if case.model.attention.index_head_dim:
         return None, "sparse attention chooses its own kernels"
-    low = min((g.capability or (8, 0) for g in nvidia(case.machine)), default=(8, 0))
+    low = min((g.capability or (8, 0) for g in case.cards(choice)), default=(8, 0))
     if low < (8, 0):
         return "triton", "flashinfer needs compute capability 8.0"
     return "flashinfer", "fast on every GPU since Ampere"

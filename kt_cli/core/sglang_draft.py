@@ -2,51 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kt_cli.core.facts import Method
-from kt_cli.core.methods import cpu_expert_bytes, even_threads, nvidia, pools, usable
-from kt_cli.core.sglang_choice import SglangCase, SglangChoice
-from kt_cli.core.units import gb
+from kt_cli.core.ledger import missing
+from kt_cli.core.machine import Gpu
+from kt_cli.core.methods import (
+    even_threads,
+    gpu_obstacle,
+    nvidia,
+    obstacle,
+    splits,
+    usable,
+)
+from kt_cli.core.sglang_choice import SglangCase, SglangChoice, unsupported
+from kt_cli.core.sglang_ledger import node_pools
 
 
-def methods(case: SglangCase) -> list[str]:
-    """Those to choose from, best first: the checkpoint's own format, then what is converted.
+def methods(case: SglangCase, gpus: Sequence[Gpu]) -> list[str]:
+    """Those that a plan chooses from by itself, the checkpoint's own format first.
 
-    Just the one that was asked for; an empty name where there is none.
+    A conversion is chosen only where its weights are given or no method reads the checkpoint: what
+    runs as it is stays the choice however much memory there is. An empty name where there is none.
     """
     asked = case.wishes.get("kt_method")
     if asked:
         return [asked]
-    if not case.model.experts:
+    if not case.model.experts or unsupported(case):
         return [""]
-    return [m.name for m in _able(case)] or [""]
+    able, stored = _able(case), case.model.quantization.method
+    own = [m.name for m in able if stored in m.reads and not gpu_obstacle_of(case, gpus)]
+    converted = [m.name for m in able if stored not in m.reads]
+    if own and not case.wishes.fixed("weights_path"):
+        return own
+    return [*own, *converted] or [""]
 
 
-def draft(case: SglangCase, method: str, tp: int) -> SglangChoice:
+def converted(case: SglangCase, name: str) -> bool:
+    """Whether the method's experts are not those of the checkpoint."""
+    method = case.method(name)
+    return method is not None and case.model.quantization.method not in method.reads
+
+
+def gpu_obstacle_of(case: SglangCase, gpus: Sequence[Gpu]) -> str:
+    return gpu_obstacle(case.model, gpus, case.facts)
+
+
+def may_hold_experts(case: SglangCase, choice: SglangChoice) -> bool:
+    """Whether routed experts may lie on the GPUs at all."""
+    return not gpu_obstacle_of(case, case.cards(choice))
+
+
+def draft(case: SglangCase, method: str, gpus: tuple[int, ...]) -> SglangChoice:
+    """What is settled before the sizes, on the NUMA nodes that hold it and have most cores."""
+    ways = [_drafted(case, method, gpus, nodes) for nodes in node_sets(case, method, len(gpus))]
+    return max(ways, key=lambda way: (-host_short(case, way), way.threads, len(way.nodes)))
+
+
+def _drafted(
+    case: SglangCase, method: str, gpus: tuple[int, ...], nodes: tuple[int, ...]
+) -> SglangChoice:
     wishes = case.wishes
-    nodes = _nodes(case, case.method(method))
     return SglangChoice(
-        tp=tp,
+        gpus=gpus,
         nodes=nodes,
         method=method,
-        threads=wishes.get("cpu_threads") or _threads(case, nodes),
-        kv_dtype=wishes.get("kv_cache_dtype") or "bf16",
+        threads=wishes.get("cpu_threads") or _threads(case, nodes, len(gpus)),
+        kv_dtype=wishes.get("kv_cache_dtype") or default_kv(case),
         requests=wishes.get("max_running_requests") or case.facts.requests,
+        chunk=wishes.get("chunked_prefill_size") or min(case.facts.chunks),
     )
+
+
+def default_kv(case: SglangCase) -> str:
+    """bf16, but for compressed attention, which SGLang keeps in fp8 only."""
+    return "fp8" if case.model.attention.compressed_layers else "bf16"
+
+
+def host_short(case: SglangCase, choice: SglangChoice) -> int:
+    return sum(map(missing, node_pools(case, choice)))
+
+
+def node_sets(case: SglangCase, method: str, gpus: int) -> list[tuple[int, ...]]:
+    """NUMA nodes that experts may be split over, evenly: all, or fewer where some are small.
+
+    For every number of nodes those with most memory, and those with most cores.
+    """
+    asked = case.wishes.get("numa_nodes")
+    if asked:
+        return [tuple(asked)]
+    known, experts = case.method(method), case.model.experts
+    nodes, near = case.machine.worker_nodes, {g.node for g in nvidia(case.machine)}
+    roomy = sorted(nodes, key=lambda n: (-n.memory, n.id not in near, n.id))
+    busy = sorted(nodes, key=lambda n: (-_cores(case, (n.id,)), -n.memory, n.id))
+    found = []
+    for count in range(len(nodes), 0, -1):
+        whole = known is None or experts is None or splits(experts, known, count)
+        if count == 1 or (whole and count <= _allowed(case, gpus)):
+            found += [tuple(sorted(n.id for n in order[:count])) for order in (roomy, busy)]
+    return list(dict.fromkeys(found)) or [()]
 
 
 def method_why(case: SglangCase, name: str) -> str:
     """Why it is the method of that name."""
-    able, experts, stored = _able(case), case.model.experts, case.model.quantization.method
+    able, stored = _able(case), case.model.quantization.method
     method = case.method(name)
-    if not experts:
+    if not case.model.experts:
         return "this model has no experts"
     if not able or method is None:
-        return "no method of kt-kernel serves this checkpoint here"
-    if name != able[0].name:
-        return f"{able[0].name} would need {gb(cpu_expert_bytes(able[0], experts))} of RAM"
+        return no_method(case)
     if stored in method.reads:
-        return f"the checkpoint's own format ({stored}), no conversion"
+        return f"the checkpoint's own format ({stored}): as exact as it is, no conversion"
     return f"the best of this CPU for {stored} checkpoints, after a conversion"
+
+
+def no_method(case: SglangCase) -> str:
+    """Why the CPU cannot compute this checkpoint's experts."""
+    stored, why = case.model.quantization.method, unsupported(case)
+    if why:
+        return why
+    own = [m for m in case.facts.methods if stored in m.reads]
+    reasons = (obstacle(m, case.model, case.machine) for m in own)
+    found = next((f"{m.name}: {r}" for m, r in zip(own, reasons, strict=True) if r), "")
+    return found or f"kt-kernel has no method for {stored} checkpoints"
 
 
 def _able(case: SglangCase) -> list[Method]:
@@ -64,18 +142,6 @@ def lora_obstacle(case: SglangCase, method: Method) -> str:
     return ""
 
 
-def _nodes(case: SglangCase, method: Method | None) -> tuple[int, ...]:
-    asked = case.wishes.get("numa_nodes")
-    if asked:
-        return tuple(asked)
-    near = [g.node for g in nvidia(case.machine) if g.node is not None]
-    ids = sorted((n.id for n in case.machine.worker_nodes), key=lambda i: (i not in near, i))
-    experts = case.model.experts
-    if method and experts:
-        ids = list(pools(experts, method, ids))
-    return tuple(sorted(ids))
-
-
 def threads_why(case: SglangCase, choice: SglangChoice) -> str:
     each = f"{choice.threads // max(1, len(choice.nodes))} physical cores on each node"
     if case.machine.threads < _cores(case, choice.nodes) and case.machine.held_back:
@@ -89,11 +155,19 @@ def _cores(case: SglangCase, nodes: tuple[int, ...]) -> int:
     return sum(1 for core in cores if core.node in nodes) or len(cores)
 
 
-def _threads(case: SglangCase, nodes: tuple[int, ...]) -> int:
-    """Cores of the nodes that run at once, less kt-kernel's spinning queue thread and, without
-    hyper-threads to run on, one for each GPU's scheduler process."""
+def _allowed(case: SglangCase, gpus: int) -> int:
+    """Cores for experts: those that run at once, less kt-kernel's spinning queue thread and,
+    without hyper-threads to run on, one for each GPU's scheduler process."""
     cpu = case.machine.cpu
-    allowed = min(_cores(case, nodes), case.machine.threads)
     smt = any(len(core.cpus) > 1 for core in cpu.cores)
-    taken = 1 + (0 if smt else len(nvidia(case.machine)))
-    return even_threads(max(1, allowed - taken), max(1, len(nodes)))
+    taken = 1 + (0 if smt else gpus)
+    return max(1, case.machine.threads - taken)
+
+
+def _threads(case: SglangCase, nodes: tuple[int, ...], gpus: int) -> int:
+    """As many on each node as the node with fewest cores has."""
+    count, allowed = max(1, len(nodes)), _allowed(case, gpus)
+    spare = case.machine.threads - allowed
+    each = min((_cores(case, (node,)) for node in nodes), default=1)
+    own = min(each * count, max(1, _cores(case, nodes) - spare), allowed)
+    return even_threads(own, count)

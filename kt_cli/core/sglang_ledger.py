@@ -7,9 +7,10 @@ the GPU experts; kt-kernel holds all experts in RAM, those on the GPU too, split
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from kt_cli.core.kv import KvCost, kv_cost
-from kt_cli.core.ledger import GROUPS, gpu_pool
+from kt_cli.core.ledger import GROUPS, capped, freed, gpu_pool, spread
 from kt_cli.core.machine import Gpu, NumaNode
 from kt_cli.core.methods import cpu_expert_bytes, expert_bytes
 from kt_cli.core.model import Experts, Model
@@ -20,6 +21,7 @@ from kt_cli.core.sglang_choice import (
     attention_kernels,
     prefill_threshold,
 )
+from kt_cli.core.sglang_kv import kv_items
 from kt_cli.core.units import DTYPE_BYTES, gb
 
 WHOLE = ("router, norms", "vision")
@@ -36,7 +38,7 @@ def pools_of(case: SglangCase, choice: SglangChoice) -> tuple[Pool, ...]:
 
 
 def gpu_pools(case: SglangCase, choice: SglangChoice) -> tuple[Pool, ...]:
-    gpus = case.gpus(choice.tp)
+    gpus = case.cards(choice)
     return tuple(_gpu(case, choice, gpu, rank) for rank, gpu in enumerate(gpus))
 
 
@@ -47,11 +49,12 @@ def _gpu(case: SglangCase, choice: SglangChoice, gpu: Gpu, rank: int) -> Pool:
         *_drafter(case, choice.tp),
         *_adapter(case, choice.tp),
         *_experts(case, choice, rank),
-        *_kv_items(case, choice),
+        *kv_items(case, choice),
         *_dynamic(case, choice),
         *_libraries(case, choice),
     ]
-    return gpu_pool(gpu, items, facts.margin + int(gpu.memory * facts.margin_share))
+    pool = gpu_pool(gpu, items, facts.margin + int(gpu.memory * facts.margin_share))
+    return replace(pool, hard=True)
 
 
 def _libraries(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
@@ -61,7 +64,7 @@ def _libraries(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
         size, formula = size + facts.nccl, f"{gb(size)} + NCCL {gb(facts.nccl)}"
     yield Item("CUDA context", size, formula)
     asked = case.wishes.get("attention_backend")
-    if (asked or attention_kernels(case)[0]) == "flashinfer":
+    if (asked or attention_kernels(case, choice)[0]) == "flashinfer":
         yield Item("FlashInfer", facts.flashinfer, "its workspace")
 
 
@@ -89,22 +92,14 @@ def _drafter(case: SglangCase, tp: int) -> Iterator[Item]:
 
 
 def _latent_attention(model: Model, size: int, tp: int) -> Item:
-    """The down-projections of MLA stay whole on each rank."""
+    """The down-projections of MLA and the indexer stay whole on each rank."""
     whole = int(size * _whole_share(model))
     return Item("attention", whole + -(-(size - whole) // tp), f"{gb(whole)} + rest ÷ tp {tp}")
 
 
 def _whole_share(model: Model) -> float:
-    """Share of MLA's weights in its down-projections, the query's rank solved from the total."""
-    a = model.attention
-    total = model.parameters.get("attention", 0) / max(1, model.layers)
-    if not total:
-        return 0.0
-    latent = a.kv_lora_rank * a.heads * (a.head_dim - a.rope_dim + a.v_head_dim)
-    down = model.hidden * (a.kv_lora_rank + a.rope_dim)
-    query = total - latent - down - a.heads * a.v_head_dim * model.hidden
-    rank = max(0.0, query) / (model.hidden + a.heads * a.head_dim)
-    return min(1.0, (down + model.hidden * rank) / total)
+    total = model.parameters.get("attention", 0)
+    return min(1.0, model.attention.whole_parameters / total) if total else 0.0
 
 
 def _absorbed(model: Model, tp: int) -> Item:
@@ -154,13 +149,8 @@ def _adapter(case: SglangCase, tp: int) -> Iterator[Item]:
 
 
 def kv_of(case: SglangCase, choice: SglangChoice) -> KvCost:
+    """What a token reads of the cache, which is less than the pools take."""
     return kv_cost(case.model.attention, DTYPE_BYTES[choice.kv_dtype], choice.tp)
-
-
-def _kv_items(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
-    cost = kv_of(case, choice)
-    size = cost.total(choice.kv_tokens, choice.requests)
-    yield Item("KV cache", size, f"{choice.kv_tokens} tokens × {cost.formula}")
 
 
 def _dynamic(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
@@ -195,43 +185,36 @@ def _row(model: Model, choice: SglangChoice) -> tuple[int, str]:
 
 
 def node_pools(case: SglangCase, choice: SglangChoice) -> tuple[Pool, ...]:
-    nodes = {n.id: n for n in case.machine.nodes}
-    used = [nodes[i] for i in choice.nodes if i in nodes]
-    share = host_share(case)
-    held = list(_host_experts(case, choice, max(1, len(used))))
-    common = list(_host_common(case, choice))
+    """One for each node that experts are on, and for those that SGLang's processes spread to."""
+    memory, known = case.machine.memory, {n.id: n for n in case.machine.nodes}
+    used = [known[i] for i in choice.nodes if i in known]
+    held = tuple(_host_experts(case, choice, max(1, len(used))))
     margin = case.facts.host_margin // max(1, len(used))
-    pools = []
-    for position, node in enumerate(used):
-        items = [*held, *(common if position == 0 else [])]
-        label = f"{len(node.cpus)} CPUs"
-        free = min(int(node.memory * share), _node_free(case, node))
-        pools.append(
-            Pool(f"node{node.id}", int(node.memory * share), free, tuple(items), margin, label)
-        )
-    return tuple(pools)
+    pools = [_node_pool(n, held if n in used else (), margin if n in used else 0)
+             for n in _used_first(case, used)]  # fmt: skip
+    pools = spread(pools, tuple(_host_common(case, choice)))
+    needed = [p for p in pools if p.items]
+    needed = capped(needed, memory.usable)
+    return tuple(sorted(freed(needed, memory.available), key=lambda p: p.name))
 
 
-def host_share(case: SglangCase) -> float:
-    """Part of each node's memory that a cgroup's limit leaves."""
-    total = sum(n.memory for n in case.machine.nodes)
-    return min(1.0, case.machine.memory.usable / total) if total else 1.0
+def _used_first(case: SglangCase, used: list[NumaNode]) -> list[NumaNode]:
+    return [*used, *(n for n in case.machine.nodes if n.memory and n not in used)]
 
 
-def _node_free(case: SglangCase, node: NumaNode) -> int:
-    """Available memory is known for the whole machine only: shared out by size."""
-    total = sum(n.memory for n in case.machine.nodes)
-    return int(case.machine.memory.available * node.memory / total)
+def _node_pool(node: NumaNode, items: tuple[Item, ...], margin: int) -> Pool:
+    label = f"{len(node.cpus)} CPUs"
+    return Pool(f"node{node.id}", node.memory, min(node.free, node.memory), items, margin, label)
 
 
 def _host_experts(case: SglangCase, choice: SglangChoice, pools: int) -> Iterator[Item]:
     experts, method = case.model.experts, case.method(choice.method)
     if not experts or not method:
         return
-    each = expert_bytes(method, experts)
+    each = expert_bytes(method, case.model)
     count = experts.count * len(experts.layers)
     split = f" ÷ {pools} nodes" if pools > 1 else ""
-    size = -(-cpu_expert_bytes(method, experts) // pools)
+    size = -(-cpu_expert_bytes(method, case.model) // pools)
     yield Item("experts", size, f"{count} × {gb(each)} ({method.name}){split}")
     if case.adapter and case.adapter.experts:
         size, rank = case.adapter.experts, case.adapter.rank

@@ -8,11 +8,11 @@ from dataclasses import replace
 from kt_cli.core.fixes import WayOut, ways_out
 from kt_cli.core.ledger import missing, sum_text
 from kt_cli.core.methods import nvidia, usable
-from kt_cli.core.plan import Fix, Problem
-from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_values
+from kt_cli.core.plan import Fix, Pool, Problem
+from kt_cli.core.sglang_choice import SglangCase, SglangChoice, card_sets, tp_values
 from kt_cli.core.sglang_draft import draft
 from kt_cli.core.sglang_ledger import gpu_pools, node_pools
-from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, most_experts, solve
+from kt_cli.core.sglang_solve import SHORTEST_CONTEXT, fits, most_experts, solve, whole
 from kt_cli.core.units import gb, tokens
 from kt_cli.core.what_if import with_gpus
 
@@ -30,12 +30,17 @@ def gpu_memory(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
         return
     what = f"{case.model.name} does not fit in {pool.name} by {gb(short)}"
     why = f"{pool.name} {sum_text(pool)}, {gb(pool.free)} free"
-    held = pool.capacity - pool.free
+    yield Problem(what, why, fixes=gpu_fixes(case, choice, pool))
+
+
+def gpu_fixes(case: SglangCase, choice: SglangChoice, pool: Pool) -> tuple[Fix, ...]:
+    """Ways out of what `pool` lacks, cheapest first."""
+    short = -pool.left
     ways = [*_gpu_ways(case, choice)]
-    if held >= short:
+    if pool.capacity - pool.free >= short:
         ways.insert(0, WayOut(f"free {gb(short)} that other programs hold on {pool.name}", "", 0))
     *flags, memory = ways_out(short, ways, f"on {pool.name}")
-    yield Problem(what, why, fixes=(*flags, *_more_gpus(case, choice), memory))
+    return (*flags, *_more_gpus(case, choice), memory)
 
 
 def _gpu_ways(case: SglangCase, choice: SglangChoice) -> Iterator[WayOut]:
@@ -51,15 +56,21 @@ def _more_gpus(case: SglangCase, choice: SglangChoice) -> Iterator[Fix]:
         if count <= have or case.wishes.fixed("tp"):
             continue
         grown = replace(case, machine=with_gpus(case.machine, count, None))
-        ways = (solve(grown, draft(grown, choice.method, tp)) for tp in tp_values(grown))
+        ways = (_sized(grown, choice, tp) for tp in tp_values(grown))
         if any(fits(grown, way) for way in ways):
             yield Fix(f"{count} such GPUs", "fits")
             return
 
 
+def _sized(case: SglangCase, choice: SglangChoice, tp: int) -> SglangChoice:
+    way = draft(case, choice.method, card_sets(case.machine, tp)[0])
+    all_on_gpu = case.model.experts and not choice.method
+    return whole(case, way) if all_on_gpu else solve(case, way)
+
+
 def _gpu_changes(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, str, SglangChoice]]:
     yield from _contexts(case, choice)
-    if choice.experts:
+    if choice.experts and choice.method:
         count = most_experts(case, choice).experts
         yield (
             f"{choice.experts} → {count} GPU experts",
@@ -74,7 +85,8 @@ def _gpu_changes(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, 
         yield "KV cache in fp8", "--kv-cache-dtype fp8", replace(choice, kv_dtype="fp8")
     for tp in tp_values(case):
         if tp > choice.tp:
-            yield f"split over {tp} GPUs", f"--tp {tp}", replace(choice, tp=tp)
+            cards = card_sets(case.machine, tp)[0]
+            yield f"split over {tp} GPUs", f"--tp {tp}", replace(choice, gpus=cards)
 
 
 def _contexts(case: SglangCase, choice: SglangChoice) -> Iterator[tuple[str, str, SglangChoice]]:
@@ -92,10 +104,12 @@ def host_memory(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     pools = node_pools(case, choice)
     short = sum(map(missing, pools))
     if short:
-        names = "RAM" if len(pools) == 1 else "RAM on " + ", ".join(p.name for p in pools)
         have, need = sum(p.capacity for p in pools), sum(p.used + p.margin for p in pools)
-        what = f"{case.model.name} does not fit in {names} by {gb(short)}"
+        lacking = [p for p in pools if p.short]
+        each = ", ".join(f"{p.name} by {gb(p.short)}" for p in lacking)
+        where = f"RAM by {gb(short)}" if len(lacking) == 1 else f"RAM: {each}"
         fixes = ways_out(short, _host_ways(case, choice), "RAM")
+        what = f"{case.model.name} does not fit in {where}"
         yield Problem(what, f"needs {gb(need)}, has {gb(have)}", fixes=fixes)
         return
     busy = sum(max(0, -p.left) for p in pools)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from kt_cli.core.facts import Method
 from kt_cli.core.fixes import means_nothing
-from kt_cli.core.methods import expert_bytes, nvidia, obstacle, usable
+from kt_cli.core.methods import cpu_expert_bytes, gpu_obstacle, nvidia, obstacle, usable
 from kt_cli.core.model import Experts
 from kt_cli.core.plan import Fix, Problem
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice, tp_obstacle, tp_values, unsupported
+from kt_cli.core.sglang_draft import no_method
+from kt_cli.core.sglang_kv import page
+from kt_cli.core.sglang_ledger import STEP, gpu_expert_bytes, gpu_pools
 from kt_cli.core.sglang_lora import lora_problems
-from kt_cli.core.sglang_memory import gpu_memory, host_memory
-from kt_cli.core.units import gb
+from kt_cli.core.sglang_memory import gpu_fixes, gpu_memory, host_memory
+from kt_cli.core.sglang_solve import fits
+from kt_cli.core.units import gb, round_down
 
 EMBEDDED = Fix("the embedded engine on the CPU", "runs here", "--engine embedded")
 
@@ -41,6 +47,10 @@ def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     if choice.kv_dtype == "fp32":
         fix = Fix("a cache in bf16", "runs", "--kv-cache-dtype bf16")
         yield Problem("SGLang keeps no KV cache in fp32", "it knows bf16 and fp8", fixes=(fix,))
+    if choice.kv_dtype == "bf16" and case.model.attention.compressed_layers:
+        fix = Fix("a cache in fp8", "runs", "--kv-cache-dtype fp8")
+        what = "SGLang keeps compressed attention in fp8 only"
+        yield Problem(what, "its start-up check refuses bf16", fixes=(fix,))
     yield from _hardware(case)
     yield from _splits(case, choice)
     yield from _methods(case, choice)
@@ -70,36 +80,75 @@ def _splits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
 
 
 def _methods(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
-    model, why = case.model, unsupported(case)
-    if not choice.method and choice.experts:
+    """The checks of a format hold wherever its experts lie."""
+    model = case.model
+    if not case.cards(choice):
         return
-    if why:
-        what = f"experts of {model.architecture} cannot run on the CPU"
-        yield Problem(what, why, fixes=(EMBEDDED,))
+    if model.quantization.method == "gguf" and not choice.method:
+        yield _whole_gguf(case)
         return
+    barred = gpu_obstacle(model, case.cards(choice), case.facts)
     method = case.method(choice.method)
-    reason = obstacle(method, model, case.machine) if method else ""
-    if model.experts and (method is None or reason):
-        yield _no_method(case, choice.method, reason)
-    elif model.experts:
+    if barred and (method is None or model.quantization.method in method.reads):
+        yield _barred(case, barred, choice.method)
+        return
+    if model.experts is None:
+        return
+    if choice.method:
+        reason = unsupported(case) or (obstacle(method, model, case.machine) if method else "")
+        if method is None or reason:
+            yield _impossible(case, choice.method, reason)
+            return
         yield from _widths(case, choice, model.experts)
         yield from _conversion(case, choice)
+    elif choice.experts < model.experts.count or not fits(case, choice):
+        yield _only_on_gpu(case, choice, model.experts)
 
 
-def _no_method(case: SglangCase, name: str, reason: str) -> Problem:
-    """`reason` is empty where kt-kernel has no method of that name, or none at all."""
-    model, stored = case.model, case.model.quantization.method
-    if stored == "gguf" and not reason:
-        flags = "--kt-method LLAMAFILE --weights-path FOLDER"
-        beside = Fix("the original checkpoint, with the experts of this one", "possible", flags)
-        why = "SGLang reads a GGUF for the experts only, beside the original checkpoint"
-        return Problem(f"{model.name} is a GGUF", why, fixes=(beside,))
-    able = usable(model, case.machine, case.facts)
-    fixes = tuple(Fix(m.name, m.caveat or "possible", f"--kt-method {m.name}") for m in able)
-    if reason:
-        return Problem(f"{name} is impossible here", reason, fixes=fixes or (EMBEDDED,))
-    what = f"kt-kernel has no method {name or f'for {stored} checkpoints'} that works here"
-    return Problem(what, "", fixes=fixes or (EMBEDDED,))
+def _whole_gguf(case: SglangCase) -> Problem:
+    flags = "--kt-method LLAMAFILE --weights-path FOLDER"
+    beside = Fix("the original checkpoint, with the experts of this one", "possible", flags)
+    why = "SGLang reads a GGUF for the experts only, beside the original checkpoint"
+    return Problem(f"{case.model.name} is a GGUF", why, fixes=(beside,))
+
+
+def _barred(case: SglangCase, why: str, name: str) -> Problem:
+    """Also where the CPU has a method: attention and dense layers have the same format."""
+    stored = case.model.quantization.method
+    able = usable(case.model, case.machine, case.facts)
+    fixes = [_by(m) for m in able if stored not in m.reads]
+    what = f"{name} is impossible here" if name else f"these GPUs cannot compute {stored}"
+    return Problem(what, why, fixes=tuple(fixes))
+
+
+def _by(method: Method) -> Fix:
+    return Fix(method.name, method.caveat or "possible", f"--kt-method {method.name}")
+
+
+def _impossible(case: SglangCase, name: str, reason: str) -> Problem:
+    """`reason` is empty where kt-kernel has no method of that name."""
+    able = [] if unsupported(case) else usable(case.model, case.machine, case.facts)
+    fixes = tuple(_by(m) for m in able if m.name != name)
+    return Problem(
+        f"{name} is impossible here", reason or "kt-kernel does not know it", fixes=fixes
+    )
+
+
+def _only_on_gpu(case: SglangCase, choice: SglangChoice, experts: Experts) -> Problem:
+    """No method computes experts on the CPU, and not all of them fit on the GPUs."""
+    whole = replace(choice, experts=experts.count)
+    pool = min(gpu_pools(case, whole), key=lambda p: p.left)
+    size = gpu_expert_bytes(case.model, choice.tp) * experts.count * len(experts.layers)
+    why = f"{no_method(case)}; all {experts.count} experts of a layer must be on the GPU: "
+    if pool.left < 0:
+        why += f"they take {gb(size)} of {pool.name}, {gb(-pool.left)} is missing"
+    else:
+        why += f"{choice.experts} were asked for"
+    every = Fix("all experts on the GPU", "possible", f"--gpu-experts {experts.count}")
+    fixes = gpu_fixes(case, whole, pool) if pool.left < 0 else (every,)
+    able = [] if unsupported(case) else usable(case.model, case.machine, case.facts)
+    what = f"{case.model.name} cannot have its experts on the CPU, and not all fit on the GPU"
+    return Problem(what, why, fixes=(*(_by(m) for m in able), *fixes))
 
 
 def _widths(case: SglangCase, choice: SglangChoice, experts: Experts) -> Iterator[Problem]:
@@ -124,7 +173,7 @@ def _conversion(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
     native = method is None or case.model.quantization.method in method.reads
     if native or case.wishes.get("weights_path") or not (method and experts):
         return
-    size = expert_bytes(method, experts) * experts.count * len(experts.layers)
+    size = cpu_expert_bytes(method, case.model)
     fix = Fix(method.prepare, f"writes {gb(size)}", "--weights-path FOLDER")
     why = f"{method.name} does not read {case.model.quantization.method} checkpoints"
     yield Problem("the CPU experts must be converted first", why, "warning", (fix,))
@@ -141,6 +190,7 @@ def _limits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
         fix = Fix(f"{experts.count} experts", "all of them", f"--gpu-experts {experts.count}")
         what = f"a layer has {experts.count} experts, not {asked}"
         yield Problem(what, "GPU experts are counted per layer", fixes=(fix,))
+    yield from _server_checks(case, choice)
     threshold = case.wishes.get("gpu_prefill_threshold")
     method = case.method(choice.method)
     if threshold and method and not method.layerwise:
@@ -153,6 +203,22 @@ def _limits(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
         )
         why = f"it is compared with chunks of {choice.chunk} tokens"
         yield Problem(f"a prefill threshold of {threshold} is never reached", why, fixes=(fix,))
+
+
+def _server_checks(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    """What SGLang refuses after it has read its arguments."""
+    name = case.wishes.get("served_model_name") or case.model.name
+    if ":" in name:
+        plain = name.replace(":", "-")
+        fix = Fix("a name without a colon", "possible", f"--served-model-name {plain}")
+        why = "SGLang keeps `model:adapter` for adapters"
+        yield Problem(f"the model cannot be served as {name}", why, fixes=(fix,))
+    step = max(page(case), STEP if choice.method else 1)
+    if choice.chunk % step:
+        good = max(step, round_down(choice.chunk, step))
+        fix = Fix(f"chunks of {good}", "possible", f"--chunked-prefill-size {good}")
+        why = f"chunks must be a multiple of {step} tokens here"
+        yield Problem(f"chunks of {choice.chunk} are impossible", why, fixes=(fix,))
 
 
 # Advice

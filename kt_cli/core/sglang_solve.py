@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
-from kt_cli.core.ledger import missing
 from kt_cli.core.plan import Pool
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice
-from kt_cli.core.sglang_ledger import gpu_pools, node_pools
-from kt_cli.core.units import round_down
+from kt_cli.core.sglang_draft import host_short, may_hold_experts
+from kt_cli.core.sglang_kv import page
+from kt_cli.core.sglang_ledger import gpu_pools
+from kt_cli.core.units import round_down, round_up
 
 SHORTEST_CONTEXT = 4096
 SIDE = 8192
 """Tokens planned for each request beside the one of full length."""
-STEP = 64
+STEP = 256
 """Tokens that sizes of the cache are multiples of."""
 STATIC = (
     "attention",
@@ -31,6 +32,7 @@ STATIC = (
     "GPU experts",
     "staging",
     "KV cache",
+    "states",
 )
 """Lines that `mem-fraction-static` must cover."""
 
@@ -63,8 +65,7 @@ def fixed(case: SglangCase) -> Fixed:
 def solve(case: SglangCase, draft: SglangChoice) -> SglangChoice:
     """The best sizes around what is fixed; they may not fit, the ledger says so."""
     set_ = fixed(case)
-    smallest = set_.chunk or min(case.facts.chunks)
-    choice = replace(draft, chunk=smallest, experts=min(set_.experts or 0, _count(case)))
+    choice = replace(draft, experts=min(set_.experts or 0, _count(case)))
     choice = replace(choice, slot=bool(set_.threshold) and _may_slot(case, choice))
     choice = _context(case, choice, set_)
     choice = _slot(case, choice, set_)
@@ -72,25 +73,35 @@ def solve(case: SglangCase, draft: SglangChoice) -> SglangChoice:
     return choice if set_.experts is not None else most_experts(case, choice)
 
 
-def on_gpu(case: SglangCase, draft: SglangChoice) -> SglangChoice | None:
-    """Every expert on the GPU beside the full context: kt-kernel is not needed."""
+def on_gpu(case: SglangCase, draft: SglangChoice, *, ladder: bool) -> SglangChoice | None:
+    """Every expert on the GPU, so that kt-kernel is not needed; None where that does not fit.
+
+    Beside the full context, or with `ladder` beside the longest that fits.
+    """
     wanted: tuple[Any, ...] = ("kt_method", "weights_path", "gpu_prefill_threshold")
     if case.tuned_experts or any(case.wishes.get(name) is not None for name in wanted):
         return None
     set_ = fixed(case)
     if set_.experts is not None and set_.experts < _count(case):
         return None
-    context = set_.context or target_context(case)
-    choice = replace(
-        draft,
-        method="",
-        nodes=draft.nodes[:1],
-        chunk=set_.chunk or min(case.facts.chunks),
-        experts=_count(case),
-        context=context,
-        kv_tokens=set_.kv_tokens or context,
-    )
-    return _chunk(case, _tokens(case, choice, set_), set_) if fits(case, choice) else None
+    choice = _context(case, _without_kt(case, draft), set_)
+    if not ladder and choice.context < (set_.context or target_context(case)):
+        return None
+    if not fits(case, choice) or host_short(case, choice):
+        return None
+    return _chunk(case, _tokens(case, choice, set_), set_)
+
+
+def whole(case: SglangCase, draft: SglangChoice) -> SglangChoice:
+    """Every expert on the GPU in the shortest context, whether it fits or not."""
+    set_ = fixed(case)
+    experts = _count(case) if set_.experts is None else min(set_.experts, _count(case))
+    choice = replace(_without_kt(case, draft), experts=experts)
+    return _context(case, choice, set_)
+
+
+def _without_kt(case: SglangCase, draft: SglangChoice) -> SglangChoice:
+    return replace(draft, method="", nodes=draft.nodes[:1], experts=_count(case))
 
 
 # What fits
@@ -111,14 +122,10 @@ def _covered(case: SglangCase, pool: Pool) -> bool:
     return bool(static <= fraction * start and rest <= (1 - fraction) * start)
 
 
-def _host_short(case: SglangCase, choice: SglangChoice) -> int:
-    return sum(map(missing, node_pools(case, choice)))
-
-
 def _grown(case: SglangCase, choice: SglangChoice, larger: Iterable[SglangChoice]) -> SglangChoice:
     """The first that fits on the GPU and asks the host for nothing that is not there."""
-    limit = _host_short(case, choice)
-    held = (c for c in larger if fits(case, c) and _host_short(case, c) <= limit)
+    limit = host_short(case, choice)
+    held = (c for c in larger if fits(case, c) and host_short(case, c) <= limit)
     return next(held, choice)
 
 
@@ -147,11 +154,15 @@ def _count(case: SglangCase) -> int:
 def _context(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice:
     """The longest context of the ladder that fits, else the shortest."""
     if set_.context:
-        return replace(choice, context=set_.context, kv_tokens=set_.kv_tokens or set_.context)
+        held = set_.kv_tokens or round_up(set_.context, page(case))
+        return replace(choice, context=set_.context, kv_tokens=held)
     whole = target_context(case)
     if set_.kv_tokens:
         whole = min(whole, set_.kv_tokens)
-    sized = [replace(choice, context=c, kv_tokens=set_.kv_tokens or c) for c in _ladder(whole)]
+    sized = [
+        replace(choice, context=c, kv_tokens=set_.kv_tokens or round_up(c, page(case)))
+        for c in _ladder(whole)
+    ]
     return next((c for c in sized if fits(case, c)), sized[-1])
 
 
@@ -165,7 +176,7 @@ def _ladder(longest: int) -> Iterator[int]:
 
 def _may_slot(case: SglangCase, choice: SglangChoice) -> bool:
     method = case.method(choice.method)
-    return bool(method and method.layerwise)
+    return bool(method and method.layerwise and may_hold_experts(case, choice))
 
 
 def _slot(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice:
@@ -198,6 +209,8 @@ def _tokens(case: SglangCase, choice: SglangChoice, set_: Fixed) -> SglangChoice
 
 def most_experts(case: SglangCase, choice: SglangChoice) -> SglangChoice:
     """The most GPU experts per layer that still fit."""
+    if not may_hold_experts(case, choice):
+        return replace(choice, experts=0)
     count = _most(_count(case), lambda n: fits(case, replace(choice, experts=n)))
     return replace(choice, experts=count)
 

@@ -7,7 +7,9 @@ the engine's facts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import log2
 
 from kt_cli.core.methods import expert_bytes
 from kt_cli.core.plan import Range, Speed
@@ -29,17 +31,32 @@ class Costs:
 
 
 def sglang_speed(case: SglangCase, choice: SglangChoice) -> Speed:
-    gpus = case.gpus(choice.tp)
-    if not gpus:
+    if not case.cards(choice):
         return Speed()
     costs = _costs(case, choice)
     gbs = bandwidth(case.machine.measured, choice.threads) if choice.method else 0.0
-    gpu_gbs = case.machine.measured.gpu_gbs
+    gpu_gbs = _slowest(g.gbs for g in case.cards(choice))
     if gbs is None or gpu_gbs is None:
         return Speed(limit="speed is not predicted until `kt doctor` has measured this machine")
     decode = _decode(case, choice, costs, gbs, gpu_gbs)
     prefill, prefill_limit = _prefill(case, choice, costs)
     return Speed(decode, prefill, _load(case), _limit(costs, gbs, gpu_gbs) + prefill_limit)
+
+
+def decode_rate(case: SglangCase, choice: SglangChoice) -> float:
+    """Tokens/s to compare ways by, 0 where it is not predicted."""
+    costs = _costs(case, choice)
+    gbs = bandwidth(case.machine.measured, choice.threads) if choice.method else 0.0
+    gpu_gbs = _slowest(g.gbs for g in case.cards(choice))
+    if gbs is None or gpu_gbs is None:
+        return 0.0
+    return _decode(case, choice, costs, gbs, gpu_gbs).low
+
+
+def _slowest(figures: Iterable[float | None]) -> float | None:
+    """GPUs that a model is split over wait for the slowest; None where one is not known."""
+    known = list(figures)
+    return None if None in known else min((f for f in known if f), default=None)
 
 
 def _costs(case: SglangCase, choice: SglangChoice) -> Costs:
@@ -57,7 +74,7 @@ def _costs(case: SglangCase, choice: SglangChoice) -> Costs:
     method = case.method(choice.method)
     share = choice.experts / experts.count
     used = experts.top_k * len(experts.layers)
-    on_cpu = (1 - share) * used * expert_bytes(method, experts) if method else 0.0
+    on_cpu = (1 - share) * used * expert_bytes(method, model) if method else 0.0
     on_gpu = share * used * gpu_expert_bytes(model, choice.tp)
     routed = 2.0 * used * experts.parameters_each * passed
     cpu_flops = (1 - share) * routed if method else 0.0
@@ -73,7 +90,9 @@ def _decode(
     for end in (0, 1):
         on_cpu = costs.cpu_bytes / (gbs * 1e9 * cpu[end]) if method and gbs else 0.0
         on_gpu = costs.gpu_bytes / (gpu_gbs * 1e9 * case.facts.gpu_decode[end])
-        overhead = case.facts.layer_overhead_us[1 - end] * 1e-6 * case.model.layers
+        layer_us = case.facts.layer_overhead_us[1 - end]
+        layer_us += case.facts.tp_layer_us[1 - end] * log2(choice.tp)
+        overhead = layer_us * 1e-6 * case.model.layers
         seconds.append(on_cpu + on_gpu + overhead)
     low, high, pace = 1 / seconds[0], 1 / seconds[1], case.facts.pace
     if pace is None:
@@ -84,7 +103,7 @@ def _decode(
 
 def _prefill(case: SglangCase, choice: SglangChoice, costs: Costs) -> tuple[Range | None, str]:
     gops = case.machine.measured.gops
-    gpu = gops.get("gpu_bf16")
+    gpu = _slowest(g.gops for g in case.cards(choice))
     method = case.method(choice.method)
     cpu = peak(gops, method.arithmetic) if method else None
     if gpu is None or (method and cpu is None):
@@ -104,7 +123,7 @@ def _prefill(case: SglangCase, choice: SglangChoice, costs: Costs) -> tuple[Rang
 
 def _layerwise(case: SglangCase, choice: SglangChoice, costs: Costs, gpu: float) -> Range | None:
     """A chunk streams every layer's CPU experts to the GPUs once, each its share."""
-    pcie, experts = case.machine.measured.pcie_gbs, case.model.experts
+    pcie, experts = _slowest(g.pcie_gbs for g in case.cards(choice)), case.model.experts
     if not pcie or not experts:
         return None
     count = (experts.count - choice.experts) * len(experts.layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -126,19 +127,43 @@ def with_disk(machine: Machine, gbs: float | None, size: int | None, rotational:
 
 
 def completed(machine: Machine, table: Sequence[GpuFacts]) -> Machine:
-    """Figures that were not measured, from the GPU's data sheet and its PCIe link."""
+    """Every GPU with figures of its own: those measured, else of its data sheet and PCIe link.
+
+    Measured is the first GPU; its figures hold for others of its kind.
+    """
     if not machine.gpus:
         return machine
-    gpu, measured = machine.gpus[0], machine.measured
+    gpus = tuple(_figured(machine, gpu, table) for gpu in machine.gpus)
+    first, measured = gpus[0], machine.measured
+    gops = {**measured.gops, **({"gpu_bf16": first.gops} if first.gops else {})}
+    filled = replace(measured, gops=gops, gpu_gbs=first.gbs, pcie_gbs=first.pcie_gbs)
+    return replace(machine, gpus=gpus, measured=filled)
+
+
+def _figured(machine: Machine, gpu: Gpu, table: Sequence[GpuFacts]) -> Gpu:
+    first, measured = machine.gpus[0], machine.measured
+    alike = (gpu.name, gpu.memory) == (first.name, first.memory)
     facts = find_gpu(gpu.name, table)
-    gops = dict(measured.gops)
-    if facts and "gpu_bf16" not in gops:
-        gops["gpu_bf16"] = facts.tflops * 1000
+    sheet = _slice(gpu, facts) if facts else (None, None)
     link = (gpu.pcie_width or 0) * LANE_GBS.get(gpu.pcie_gen or 0, 0.0)
-    filled = replace(
-        measured,
-        gops=gops,
-        gpu_gbs=measured.gpu_gbs or (facts.gbs if facts else None),
-        pcie_gbs=measured.pcie_gbs or (link or None),
+    pcie = (measured.pcie_gbs if alike else None) or link or measured.pcie_gbs
+    return replace(
+        gpu,
+        gbs=gpu.gbs or (measured.gpu_gbs if alike else None) or sheet[0],
+        gops=gpu.gops or (measured.gops.get("gpu_bf16") if alike else None) or sheet[1],
+        pcie_gbs=gpu.pcie_gbs or pcie or None,
     )
-    return replace(machine, measured=filled)
+
+
+def _slice(gpu: Gpu, facts: GpuFacts) -> tuple[float, float]:
+    """GB/s and Gop/s: a MIG slice has as much of the bandwidth as of the memory, and of seven
+    parts of the arithmetic those that its name counts, as in `1g.10gb`."""
+    parts = _MIG.search(gpu.name)
+    if not (gpu.mig or parts):
+        return facts.gbs, facts.tflops * 1000
+    memory = min(1.0, gpu.memory / (facts.sizes_gib[0] * GIB))
+    arithmetic = int(parts[1]) / 7 if parts else memory
+    return facts.gbs * memory, facts.tflops * 1000 * arithmetic
+
+
+_MIG = re.compile(r"\bMIG\b.*?(\d)g\.", re.IGNORECASE)

@@ -24,6 +24,7 @@ _FLAGS: Mapping[str, str] = {
     "context": "--context-length",
     "max_running_requests": "--max-running-requests",
     "kv_tokens": "--max-total-tokens",
+    "state_slots": "--max-mamba-cache-size",
     "kv_cache_dtype": "--kv-cache-dtype",
     "tp": "--tensor-parallel-size",
     "mem_fraction": "--mem-fraction-static",
@@ -53,6 +54,8 @@ _SWITCHES = {
 }
 _LORA = ("--enable-lora", "--lora-backend", "triton", "--max-loras-per-batch", "1", "--lora-paths")
 """An adapter that is trained with kt-kernel, as its guide serves it; before NAME=FOLDER."""
+_TOLD = {"kv_tokens": "pool_tokens", "kv_cache_dtype": "kv_pool_dtype"}
+"""Decision → the one that, where it is there, is what SGLang must be told."""
 _SAID_OTHERWISE: Mapping[str, Mapping[Any, str]] = {
     "kv_cache_dtype": {"bf16": "auto", "fp8": "fp8_e4m3"},
 }
@@ -120,7 +123,8 @@ def needs_conversion(plan: Plan) -> bool:
 
 def _decided(plan: Plan) -> Iterator[str]:
     for decision, flag in _FLAGS.items():
-        yield from _flag(flag, _spoken(decision, plan.value(decision)))
+        told = plan.value(_TOLD.get(decision, ""))
+        yield from _flag(flag, told or _spoken(decision, plan.value(decision)))
     if plan.value("tp", 1) > 1:
         yield "--enable-p2p-check"
     if plan.value("kt_method"):

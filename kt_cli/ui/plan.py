@@ -234,9 +234,16 @@ def _pool(pool: Pool, look: Style, count: int = 1) -> list[RenderableType]:
     head = f"{look.text(name):<6}{gb(pool.capacity):>9} "
     edge = ("▕", "▏") if look.unicode else ("|", "|")
     full = f"{edge[0]}{_bar(pool, sizes, look)}{edge[1]}"
-    state = f" {gb(pool.left)} free" if pool.left >= 0 else f" {gb(-pool.left)} too much"
+    state = f" {_state(pool)}"
     legend = [f"{look.mark(k)} {_named(k, pool, sizes)}" for k in sizes if sizes[k]]
     return [_coloured(head + full + state), *_wrapped(legend, " " * len(head), look.width)]
+
+
+def _state(pool: Pool) -> str:
+    """The figure that the problem names, if there is one."""
+    if pool.short:
+        return f"{gb(pool.short)} too much"
+    return f"{gb(pool.left)} free" if pool.left >= 0 else f"{gb(-pool.left)} in use elsewhere"
 
 
 def _kinds(pool: Pool) -> dict[str, int]:

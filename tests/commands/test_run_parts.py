@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kt_cli import app
 from kt_cli.commands import run
 from kt_cli.commands.attach import curl
+from kt_cli.commands.planned import Planned, fitting
 from kt_cli.commands.ps import span
 from kt_cli.core.plan import Fix, Plan, Problem
+from kt_cli.core.remedy import Replan
+from kt_cli.engines.facts import read_facts
 from kt_cli.errors import AuthError, DoesNotFitError
 from kt_cli.options import RunOptions
+from tests.core.builders import machine, small_model
 
 
 @pytest.mark.parametrize(
@@ -37,16 +43,41 @@ PROBLEMS = (Problem("note", "", "info"), Problem("too big", "needs 9 GB", fixes=
 TOO_BIG = Plan("m", "/m", "box", "embedded", (), (), PROBLEMS)
 
 
+def asked(replan: Replan | None = None, **options: Any) -> Planned:
+    wanted = RunOptions(model="m", **options)
+    return Planned(TOO_BIG, machine(), small_model(), wanted, read_facts(), replan)
+
+
 def test_a_plan_that_does_not_fit_stops_with_its_ways_out() -> None:
     with pytest.raises(DoesNotFitError) as caught:
-        run._require_fit(TOO_BIG, force=False)
+        run._require_fit(asked())
     error = caught.value
     assert (error.what, error.why, error.exit_code) == ("too big", "needs 9 GB", 5)
     assert "--ctx-size 4k, or buy memory, or --force" in error.fix
 
 
 def test_force_starts_it_all_the_same() -> None:
-    run._require_fit(TOO_BIG, force=True)
+    run._require_fit(asked(force=True))
+
+
+def test_a_plan_that_does_not_fit_names_the_command_that_does() -> None:
+    """Planned, not believed: the first flag says it fits and does not."""
+    ways = (
+        Fix("more", "fits", "--tp 2"),
+        Fix("a folder", "fits", "--weights-path FOLDER"),
+        Fix("both", "frees 1 GB, 1 GB still missing", "--ctx-size 4096"),
+    )
+    made = replace(TOO_BIG, problems=(Problem("too big", "", fixes=ways),))
+
+    def replan(options: RunOptions) -> Plan:
+        fits = options.ctx_size == 4096 and options.tp == 2
+        return replace(made, problems=()) if fits else made
+
+    planned = replace(asked(replan), plan=made)
+    with pytest.raises(DoesNotFitError, match="too big") as caught:
+        run._require_fit(planned)
+    assert "`kt run m --ctx-size 4096 --tp 2`, or --force" in caught.value.fix
+    assert fitting(replace(planned, replan=lambda _: made)) is None
 
 
 def test_the_network_demands_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,11 +106,19 @@ def test_the_checkpoints_own_format_is_taken_without_conversion() -> None:
     assert "no conversion" in made.decision("kt_method").why
 
 
-def test_int8_after_a_conversion_where_bf16_does_not_fit() -> None:
+def test_a_conversion_is_offered_where_bf16_does_not_fit() -> None:
     made = plan(server(ram=56 * GIB))
-    assert made.value("kt_method") == "AMXINT8"
-    assert made.fits
-    assert any("converted" in p.what for p in made.problems)
+    assert (made.value("kt_method"), made.fits) == ("BF16", False)
+    assert "--kt-method AMXINT8" in [f.flag for p in made.problems for f in p.fixes]
+    converted = plan(server(ram=56 * GIB), kt_method="AMXINT8")
+    assert converted.fits
+    assert any("converted" in p.what for p in converted.problems)
+
+
+def test_more_ram_changes_nothing_of_what_ran_with_less() -> None:
+    """A plan never turns to another format because there is room for it."""
+    methods = {plan(server(ram=gib * GIB)).value("kt_method") for gib in (40, 56, 80, 2048)}
+    assert methods == {"BF16"}
 
 
 def test_amxint4_is_never_chosen_unasked() -> None:
@@ -280,12 +288,12 @@ def test_a_gpu_that_is_too_small_is_answered_with_other_engines_and_more_gpus() 
 
 def test_converted_experts_take_disk_until_their_folder_is_given() -> None:
     disk = (Disk("/", 10**12, 9 * 10**11),)
-    made = plan(replace(server(ram=56 * GIB), disks=disk))
+    made = plan(replace(server(ram=56 * GIB), disks=disk), kt_method="AMXINT8")
     held = items(made, "disk")
     assert made.value("kt_method") == "AMXINT8"
     assert held["download"] == qwen30().total_bytes
     assert held["conversion"] == 2 * items(made, "node0")["experts"]
-    given = plan(replace(server(ram=56 * GIB), disks=disk), weights_path="/w")
+    given = plan(replace(server(ram=56 * GIB), disks=disk), kt_method="AMXINT8", weights_path="/w")
     assert "conversion" not in items(given, "disk")
 
 

@@ -30,6 +30,7 @@ FACTS = read_facts()
 GOLDEN = Path(__file__).parent / "sglang"
 
 KNOWN = {
+    "--max-mamba-cache-size",
     "--model-path",
     "--served-model-name",
     "--host",
@@ -234,7 +235,7 @@ def test_what_is_wrong_with_sglang_is_named(engines: tuple[Engine, ...], words: 
     with pytest.raises(EnvironmentBroken) as caught:
         sglang.installed(box(*engines))
     assert words in caught.value.why
-    assert "--engine embedded" in caught.value.fix and "ktransformers[sglang]" in caught.value.fix
+    assert "--engine embedded" in caught.value.fix and "kt engine install" in caught.value.fix
     problems = [e.problem for e in sglang.judged(box(*engines)).engines]
     assert all(problems)
 
