@@ -107,12 +107,29 @@ def test_gpus_that_are_not_there_can_be_planned_for(tmp_path: Path) -> None:
     assert [p["name"] for p in plan["pools"]][:2] == ["GPU0", "GPU1"]
 
 
+def test_a_home_box_is_described_by_everyday_names(tmp_path: Path) -> None:
+    box = ("--cpu", "9950x", "--ram", "96", "--gpu", "5060ti-16g", "--disk", "nvme4,2TB")
+    ran = kt(tmp_path, "plan", "QWEN3_30b a3b", *LAPTOP, *box)
+    assert ran.returncode == 0, ran.stdout
+    title = ran.stdout.splitlines()[0]
+    assert "RAM 96 GB (a bare 96 is read as GB)" in title
+    assert "CPU AMD Ryzen 9950X" in title
+    plan = result(tmp_path, "plan", "qwen3-30b", *LAPTOP, *box)
+    pools = {p["name"]: p["capacity"] for p in plan["pools"]}
+    assert pools == {"GPU0": 16 * 2**30, "node0": 96 * 10**9, "disk": 2 * 10**12}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (("plan", "qwen3-30b", "--on", "cray-1"), 3, "no machine is called"),
         (("plan", "qwen3-30b", "--on", "./none.toml"), 3, "does not exist"),
         (("plan", "qwen3-30b", *LAPTOP, "--gpu", "voodoo2"), 3, "no GPU is known"),
+        (("plan", "qwen3-30b", *LAPTOP, "--cpu", "i486"), 3, "no processor is known"),
+        (("plan", "qwen3-30b", *LAPTOP, "--disk", "floppy"), 2, "no kind of disk"),
+        (("plan", "deepseek", *LAPTOP), 3, "known are DeepSeek-V4.1-Flash"),
+        (("plan", "qwen3-30b:q9", *LAPTOP), 3, "no variant 'q9'"),
+        (("plan", "openpangu-2.0-flash", *LAPTOP), 3, "the geometry of openPangu-2.0-Flash"),
         (("plan", "qwen3-30b", *LAPTOP, "--vram", "24G"), 2, "--vram without a GPU"),
         (("plan", "qwen3-30b", *LAPTOP, "--gpu", "2"), 2, "of which kind"),
         (("plan", "qwen3-30b", *LAPTOP, "--ram", "lots"), 2, "not a size"),
