@@ -196,8 +196,11 @@ def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
 
 def _shared(config: Config) -> Attention:
     """DeepSeek-V4.1: a window in every layer, and entries of a few source layers that all read."""
-    ratios = config.items("compress_ratios")
-    sources = Counter(int(ratios[layer]) for layer in config.items("kv_source_layer_ids"))
+    ratios = config.items("compress_ratios", config.number("num_hidden_layers"))
+    layers = config.items("kv_source_layer_ids")
+    if not all(layer in range(len(ratios)) and ratios[layer] for layer in layers):
+        raise KtError(f"cannot read {config.where}", "`kv_source_layer_ids` names other layers")
+    sources = Counter(int(ratios[layer]) for layer in layers)
     return Attention(
         kind="gqa",
         heads=config.number("num_attention_heads"),

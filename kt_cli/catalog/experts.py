@@ -60,7 +60,8 @@ def expert_layers(config: Config) -> tuple[int, ...]:
     if pattern:
         return tuple(i for i, letter in enumerate(pattern) if letter == "E")
     if numbered:
-        return tuple(i for i in map(int, numbered.split(",")) if i < len(layers))
+        listed_layers = {part.strip() for part in numbered.split(",")}
+        return tuple(i for i in layers if str(i) in listed_layers)
     if config.has("moe_layers"):
         return tuple(sorted(config.items("moe_layers")))
     if config.has("interleave_moe_layer_step"):

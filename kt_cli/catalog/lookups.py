@@ -38,5 +38,5 @@ def stored_lookup(config: Config, values: int, width: int, quantised: bool) -> i
 def prefill_layers(config: Config) -> int:
     """Layers of a causal encoder, which a prompt passes alone: up to the last one that makes keys
     for all layers after it (DeepSeek-V4.1). 0 where a prompt passes every layer."""
-    sources = config.items("kv_source_layer_ids")
-    return int(max(sources)) if sources else 0
+    sources = [layer for layer in config.items("kv_source_layer_ids") if isinstance(layer, int)]
+    return min(max(sources, default=0), config.number("num_hidden_layers"))
