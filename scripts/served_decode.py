@@ -32,12 +32,12 @@ PLAIN = """
 import json, os, sys, time
 from pathlib import Path
 from kt_cli.embedded.__main__ import _prepare_environment
-folder, method, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+folder, threads, chosen = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 _prepare_environment(threads)
 from kt_cli.embedded import engine
 from kt_cli.embedded.api import Sampling
 made = engine.load(Path(folder), model_name="plain", context=4096, max_batch=4, threads=threads,
-                   experts_format=method.lower(), progress=lambda *_: None)
+                   progress=lambda *_: None, **chosen)
 print("ready", flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
@@ -59,7 +59,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/scoreboard"))
     asked = parser.parse_args()
     model = random_model.make(asked.shape, asked.folder / asked.shape).absolute()
-    with plain(model, asked) as alone, served(model, asked) as behind:
+    chosen = {"experts_format": asked.method.lower()}
+    with plain(model, asked.threads, chosen) as engine, served(model, asked) as behind:
+
+        def alone(tokens: int) -> float:
+            return engine(PROMPT, tokens)
+
         pairs = [(speed(alone, asked), speed(behind, asked)) for _ in range(asked.rounds + 1)][1:]
     ratio = statistics.median(b / a for a, b in pairs)
     first, second = (statistics.median(p[i] for p in pairs) for i in (0, 1))
@@ -76,14 +81,17 @@ def speed(measure: Measure, asked: argparse.Namespace) -> float:
 
 
 @contextmanager
-def plain(model: Path, asked: argparse.Namespace) -> Iterator[Measure]:
-    argv = [sys.executable, "-c", PLAIN, str(model), asked.method, str(asked.threads)]
+def plain(
+    model: Path, threads: int, chosen: dict[str, str]
+) -> Iterator[Callable[[list[int], int], float]]:
+    """Seconds that a prompt and so many tokens take; `chosen` are options of `engine.load`."""
+    argv = [sys.executable, "-c", PLAIN, str(model), str(threads), json.dumps(chosen)]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin and process.stdout
     stdin, stdout = process.stdin, process.stdout
 
-    def measure(tokens: int) -> float:
-        stdin.write(json.dumps({"prompt": PROMPT, "tokens": tokens}) + "\n")
+    def measure(prompt: list[int], tokens: int) -> float:
+        stdin.write(json.dumps({"prompt": prompt, "tokens": tokens}) + "\n")
         stdin.flush()
         return float(stdout.readline())
 

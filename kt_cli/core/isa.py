@@ -28,7 +28,7 @@ _WITHOUT: Mapping[str, tuple[str, ...]] = {
 }
 """Limit → starts of the features that a CPU of that kind lacks."""
 
-_TORCH: Mapping[str, tuple[str, str]] = {
+_TORCH: Mapping[str, tuple[str, str]] = {  # of PyTorch itself and of its MKL, of its oneDNN
     "avx2": ("avx2", "AVX2"),
     "avx512_base": ("avx512", "AVX512_CORE"),
     "avx512_vnni": ("avx512", "AVX512_CORE_VNNI"),
@@ -65,8 +65,9 @@ def multiplies_bf16(features: Iterable[str]) -> bool:
 
 
 def torch_environment(limit: str) -> dict[str, str]:
-    """What keeps PyTorch and its oneDNN below the same limit."""
+    """What keeps PyTorch, its oneDNN and its MKL below the same limit."""
     if limit not in _TORCH:
         return {}
     aten, onednn = _TORCH[limit]
-    return {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn}
+    mkl = {"MKL_ENABLE_INSTRUCTIONS": aten.upper()}
+    return {"ATEN_CPU_CAPABILITY": aten, "ONEDNN_MAX_CPU_ISA": onednn, **mkl}

@@ -153,7 +153,7 @@ def test_no_level_leaves_more_than_the_one_above(forest: trees.Forest) -> None:
 def test_torch_is_held_below_the_same_level(monkeypatch: pytest.MonkeyPatch) -> None:
     from kt_cli.embedded.__main__ import _prepare_environment
 
-    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS"):
+    for name in (*isa.torch_environment("avx2"), "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv(isa.VARIABLE, "avx2")
