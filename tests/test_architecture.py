@@ -23,7 +23,7 @@ ALLOWED = {
     "weights": {"core", "weights"},
     "catalog": {"core", "catalog", "weights"},
     "runtime": {"core", "runtime"},
-    "hub": {"core", "hub"},
+    "hub": {"core", "hub", "weights"},
     "embedded": {"core", "embedded", "weights"},
     "training": {"core", "training", "embedded", "weights"},
     "ui": {"core", "ui"},

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from kt_cli.commands.cli import Context, need, takes
 from kt_cli.errors import KtError, NotFoundError, TransferError
 from kt_cli.hub import manifest
+from kt_cli.hub.check import Fault
+from kt_cli.hub.check import verify as verify_files
 from kt_cli.hub.client import client
-from kt_cli.hub.fetch import WORKERS, Fault
-from kt_cli.hub.fetch import verify as verify_files
+from kt_cli.hub.fetch import WORKERS
 from kt_cli.hub.listing import Hub
 from kt_cli.hub.pulls import Pull, Wanted, prepare
 from kt_cli.hub.store import Store
@@ -20,6 +21,7 @@ from kt_cli.options import HubOptions, RunOptions
 from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes, table
 from kt_cli.ui.progress import progress
+from kt_cli.weights import sums
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -207,6 +209,9 @@ def verify(options: VerifyOptions, ctx: Context) -> None:
     entry = _store(ctx).entry(need(ctx, "name", options.name, "Which model?"))
     folder = Path(entry.path)
     known = manifest.read(folder)
+    if known is None and sums.read(folder) is not None:
+        _verify_made(ctx, entry.name, folder)
+        return
     if known is None:
         why = "it was not pulled by kt, so nothing says what its checksums should be"
         raise NotFoundError(f"{entry.name} has no checksums", why, "pull it with `kt model pull`")
@@ -221,6 +226,14 @@ def verify(options: VerifyOptions, ctx: Context) -> None:
         raise TransferError(f"{entry.name} is damaged", lines, fix)
     else:
         ctx.out.result("model.verify", data, f"{entry.name} is whole")
+
+
+def _verify_made(ctx: Context, name: str, folder: Path) -> None:
+    """A model that was made here, such as the demo."""
+    wrong = sums.Guard(folder).wrong()
+    if wrong:
+        raise TransferError(f"{name} is damaged", ", ".join(wrong), f"`kt model rm {name}`")
+    ctx.out.result("model.verify", {"name": name, "faults": ()}, f"{name} is whole")
 
 
 def _verified(ctx: Context, name: str, folder: Path, known: manifest.Manifest) -> tuple[Fault, ...]:

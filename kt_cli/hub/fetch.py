@@ -10,14 +10,14 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kt_cli.errors import KtError, TransferError
 from kt_cli.hub import manifest as manifests
+from kt_cli.hub.check import Digest, Report, Wrong, compare, feed, keep_sums, kept_sums, right
 from kt_cli.hub.client import Client, refused
 from kt_cli.hub.listing import Listing, RemoteFile
 from kt_cli.hub.manifest import PARTS, Manifest
@@ -25,14 +25,10 @@ from kt_cli.hub.manifest import PARTS, Manifest
 if TYPE_CHECKING:
     import httpx
 
-CHUNK = 1 << 20
 WORKERS = 8
 PATIENCE = 6
 """Failures in a row, without a new byte, before a file is given up."""
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-Report = Callable[[str, int], None]
-"""Called with a file's path and how many of its bytes are here."""
 
 
 class _Again(Exception):
@@ -63,6 +59,7 @@ class Download:
             known = manifests.read(self.folder)
             kept = known.verified if known and known.listing.repo == self.listing.repo else {}
             self._manifest = Manifest(self.listing, kept)
+            self._sums = kept_sums(self.folder)
             manifests.write(self.folder, self._manifest)
             missing = self._manifest.missing(self.folder)
             with self.client.session() as session:
@@ -91,15 +88,18 @@ class Download:
 
     def _file(self, session: httpx.Client, file: RemoteFile) -> None:
         target = self.folder / file.path
-        if not (target.is_file() and target.stat().st_size == file.size and _right(target, file)):
+        digest = right(target, file)
+        if digest is None:
             part = self._part(file)
-            self._fetch(session, file, part)
+            digest = self._fetch(session, file, part)
             target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
         self.report(file.path, file.size)
         with self._lock:
             self._manifest = self._manifest.with_verified(self.folder, file)
             manifests.write(self.folder, self._manifest)
+            self._sums[file.path] = digest.sums.result(target)
+            keep_sums(self.folder, self._sums, mended={file.path})
 
     def _part(self, file: RemoteFile) -> Path:
         key = hashlib.sha256(f"{file.path}\0{file.sha256 or file.git_sha1}".encode()).hexdigest()
@@ -107,15 +107,14 @@ class Download:
         folder.mkdir(exist_ok=True)
         return folder / f"{key[:32]}.part"
 
-    def _fetch(self, session: httpx.Client, file: RemoteFile, part: Path) -> None:
+    def _fetch(self, session: httpx.Client, file: RemoteFile, part: Path) -> Digest:
         """Tries until the part is whole and right; each new byte renews the patience."""
         failures, wrong = 0, 0
         while True:
             before = _size(part)
             try:
-                self._attempt(session, file, part)
-                return
-            except _Wrong as error:
+                return self._attempt(session, file, part)
+            except Wrong as error:
                 wrong += 1
                 self.report(file.path, 0)
                 part.unlink(missing_ok=True)
@@ -135,13 +134,13 @@ class Download:
             except OSError as error:
                 raise self._disk(error, file) from error
 
-    def _attempt(self, session: httpx.Client, file: RemoteFile, part: Path) -> None:
+    def _attempt(self, session: httpx.Client, file: RemoteFile, part: Path) -> Digest:
         import httpx
 
         if _size(part) > file.size:
             part.unlink()
-        digest = _digest(file)
-        have = _feed(digest, part)
+        digest = Digest(file)
+        have = feed(digest, part)
         self.report(file.path, have)
         if have < file.size or file.size == 0:
             try:
@@ -150,10 +149,11 @@ class Download:
                 raise _Again(f"{type(error).__name__}: {error}") from error
         if _size(part) < file.size:
             raise _Again(f"the connection ended after {_size(part)} of {file.size} bytes")
-        _compare(file, digest)
+        compare(file, digest)
+        return digest
 
     def _stream(
-        self, session: httpx.Client, file: RemoteFile, part: Path, have: int, digest: Any
+        self, session: httpx.Client, file: RemoteFile, part: Path, have: int, digest: Digest
     ) -> None:
         headers = {**self.client.authorization(), "Accept-Encoding": "identity"}
         if have:
@@ -169,7 +169,7 @@ class Download:
                 for block in response.iter_raw():
                     self._stop_if_asked()
                     if handle.tell() + len(block) > file.size:
-                        raise _Wrong("the server sent more bytes than the file has")
+                        raise Wrong("the server sent more bytes than the file has")
                     handle.write(block)
                     digest.update(block)
                     self.report(file.path, handle.tell())
@@ -182,7 +182,7 @@ class Download:
             after = response.headers.get("retry-after", "")
             raise _Again(f"HTTP {status}", min(60.0, float(after)) if after.isdigit() else 0.0)
         if status == 416:
-            raise _Wrong("the server refuses to go on from the bytes at hand")
+            raise Wrong("the server refuses to go on from the bytes at hand")
         if status not in (200, 206):
             gated = "gated" in response.headers.get("x-error-code", "").lower()
             what = f"{self.listing.repo} ({file.path})"
@@ -203,43 +203,6 @@ class Download:
             part.unlink()
 
 
-class _Wrong(Exception):
-    """The bytes at hand are not the file's."""
-
-
-def _digest(file: RemoteFile) -> Any:
-    if file.sha256:
-        return hashlib.sha256()
-    return hashlib.sha1(f"blob {file.size}\0".encode(), usedforsecurity=False)
-
-
-def _feed(digest: Any, path: Path) -> int:
-    """Hashes what is already there; returns its length."""
-    length = 0
-    if path.exists():
-        with path.open("rb") as handle:
-            while block := handle.read(CHUNK):
-                digest.update(block)
-                length += len(block)
-    return length
-
-
-def _compare(file: RemoteFile, digest: Any) -> None:
-    expected = file.sha256 or file.git_sha1
-    if expected and digest.hexdigest() != expected:
-        raise _Wrong(f"checksum {digest.hexdigest()[:12]}… instead of {expected[:12]}…")
-
-
-def _right(path: Path, file: RemoteFile) -> bool:
-    digest = _digest(file)
-    _feed(digest, path)
-    try:
-        _compare(file, digest)
-    except _Wrong:
-        return False
-    return True
-
-
 def _continues(response: httpx.Response, have: int) -> bool:
     start = response.headers.get("content-range", "").removeprefix("bytes ").partition("-")[0]
     return bool(response.status_code == 206 and start == str(have))
@@ -250,34 +213,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A file of a model that is not as it should be."""
-
-    path: str
-    why: str
-
-
-def verify(folder: Path, known: Manifest, report: Report) -> tuple[tuple[Fault, ...], Manifest]:
-    """Reads every file; the faults, and the manifest with what was found right."""
-    faults: list[Fault] = []
-    good = Manifest(known.listing)
-    for file in known.listing.files:
-        why = _fault(folder / file.path, file)
-        if why:
-            faults.append(Fault(file.path, why))
-        else:
-            good = good.with_verified(folder, file)
-        report(file.path, file.size)
-    return tuple(faults), good
-
-
-def _fault(path: Path, file: RemoteFile) -> str:
-    if not path.is_file():
-        return "is missing"
-    size = path.stat().st_size
-    if size != file.size:
-        return f"has {size} bytes instead of {file.size}"
-    return "" if _right(path, file) else "has the wrong checksum"

@@ -17,6 +17,7 @@ from kt_cli import unfinished
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.errors import KtError, TransferError
 from kt_cli.hub.listing import Listing, RemoteFile, safe_path
+from kt_cli.weights import sums
 
 NAME = ".kt-model.json"
 PARTS = ".kt-parts"
@@ -44,7 +45,10 @@ class Manifest:
         )
 
     def missing(self, folder: Path) -> tuple[RemoteFile, ...]:
-        return tuple(f for f in self.listing.files if not self.is_verified(folder, f))
+        """Also what was found damaged since; see `weights.sums`."""
+        bad = sums.damaged(folder)
+        files = self.listing.files
+        return tuple(f for f in files if f.path in bad or not self.is_verified(folder, f))
 
     def complete(self, folder: Path) -> bool:
         return not self.missing(folder)

@@ -117,4 +117,5 @@ def _same(known: manifest.Manifest, wanted: Wanted) -> bool:
 def _have(known: manifest.Manifest | None, listing: Listing, folder: Path) -> int:
     if known is None:
         return 0
-    return sum(f.size for f in listing.files if known.is_verified(folder, f))
+    lacking = {f.path for f in manifest.Manifest(listing, known.verified).missing(folder)}
+    return sum(f.size for f in listing.files if f.path not in lacking)

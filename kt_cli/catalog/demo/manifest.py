@@ -7,26 +7,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from kt_cli.errors import KtError
+from kt_cli.weights import sums
+
 LayoutName = Literal["mixtral", "qwen2_moe", "qwen3_moe", "padded"]
 LAYOUT_NAMES: tuple[LayoutName, ...] = get_args(LayoutName)
 RECIPE = 3
 """Raised whenever the bytes that come out change."""
 MANIFEST = "kt-demo.json"
+REMEDY = "start it again: `kt run` and `kt model pull demo` make the demo anew"
 
 
 def is_whole(folder: Path, layout: LayoutName) -> bool:
-    """True for a finished folder of this recipe whose files still have their sizes."""
+    """True for a finished folder of this recipe whose files have their sizes and, but for the
+    weights, their sums. Weights are checked when they are used; then nothing may be known against
+    them."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        kept = sums.read(folder)
         sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        texts = [name for name in sizes if not name.endswith(".safetensors")]
+        whole = kept and all(sums.of_file(folder / n).crc32 == kept.files[n].crc32 for n in texts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, KtError):
         return False
     kind = (manifest.get("recipe"), manifest.get("layout"))
-    return kind == (RECIPE, layout) and bool(sizes == manifest["files"])
+    same = kind == (RECIPE, layout) and sizes == manifest["files"]
+    return bool(same and whole) and not sums.damaged(folder)
 
 
 def write_manifest(folder: Path, layout: LayoutName, source: Mapping[str, str]) -> None:
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    """And the sums of all files."""
+    paths = sorted(folder.iterdir())
+    files = {path.name: path.stat().st_size for path in paths}
+    sums.write(folder, sums.Sums({path.name: sums.of_file(path) for path in paths}, REMEDY))
     manifest = {
         "recipe": RECIPE,
         "layout": layout,
