@@ -16,6 +16,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 T = TypeVar("T")
 
+from kt_cli.modelfiles import CONFIG, models_at
+
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
 _INT = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
 _ID = re.compile(r"[0-9]{1,4}")
@@ -91,7 +93,7 @@ def parse_model(text: str) -> str:
 def _is_model(path: Path) -> bool:
     try:
         if path.is_dir():
-            return os.sep in str(path) or (path / "config.json").is_file()
+            return os.sep in str(path) or (path / CONFIG).is_file() or bool(models_at(path))
         return path.is_file()
     except (OSError, ValueError):
         return False

@@ -9,11 +9,11 @@ import kt_moe
 import pytest
 
 import kt_cli
-from kt_cli.catalog.gguf_files import SERIES
 from kt_cli.chat.store import check_name as conversation
 from kt_cli.errors import UsageError
 from kt_cli.hub.listing import check_repo
 from kt_cli.hub.store import Store
+from kt_cli.modelfiles import SERIES
 from kt_cli.runtime.register import check_name as server
 
 FOLDERS = [Path(m.__file__ or "").parent for m in (kt_cli, kt_moe)]

@@ -19,6 +19,7 @@ from kt_cli.core.hints import Variant
 from kt_cli.core.model import Model
 from kt_cli.environment import kt_home
 from kt_cli.errors import NotFoundError
+from kt_cli.modelfiles import CONFIG, models_at
 
 
 def find(name: str, home: Path | None = None, presets: Path | None = None) -> Model:
@@ -66,9 +67,7 @@ def _stored(home: Path, name: str) -> Path | None:
     if "/" in name or name.startswith("."):
         return None
     place = home / "models" / name
-    if place.is_dir() and not (place / "config.json").exists() and not list(place.glob("*.gguf")):
-        return None
-    return place if place.exists() else None
+    return place if models_at(place) or (place / CONFIG).is_file() else None
 
 
 def _local_or_preset(home: Path, preset: Preset, variant: Variant | None) -> Model:

@@ -19,8 +19,8 @@ from kt_cli.errors import NotFoundError
 from kt_cli.weights.gguf import GgufFile
 
 FIX = "take another file of the model"
-_STACK = re.compile(r"\.ffn_(gate|up|down|gate_up)_exps\.weight$")
-_ALONE = re.compile(r"\.ffn_up\.\d+\.weight$")
+_STACK = re.compile(r"\.ffn_(gate|up|down|gate_up)_exps\.weight\Z")
+_ALONE = re.compile(r"\.ffn_up\.\d+\.weight\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kt_cli.catalog.describe import from_tensors
-from kt_cli.catalog.gguf_files import gguf_files
 from kt_cli.core.model import Model
 from kt_cli.documents import read_json
-from kt_cli.errors import NotFoundError
+from kt_cli.modelfiles import model_at
 from kt_cli.weights.index import read_shards
 
 
@@ -20,13 +19,11 @@ def read(path: Path) -> Model:
     KtError where something is not known.
     """
     path = path.expanduser()
-    files = gguf_files(path)
-    if files:
+    found = model_at(path)
+    if found.form == "gguf":
         from kt_cli.catalog.gguf import read_gguf
 
-        return read_gguf(files)
-    if not path.is_dir():
-        raise NotFoundError(f"no model at {path}", "a folder or a GGUF file was expected there")
+        return read_gguf(found.files)
     values = read_json(path / "config.json").values
     tensors = (info for held in read_shards(path).values() for info in held.values())
     model = from_tensors(values, tensors, path.resolve().name, str(path))

@@ -13,7 +13,8 @@ from kt_cli.catalog.describe import from_tensors
 from kt_cli.core.model import Model
 from kt_cli.documents import MAX_BYTES, Source, parse_json
 from kt_cli.errors import AuthError, NotFoundError, TransferError
-from kt_cli.weights.headers import INDEX, TensorInfo, header_length, parse_header
+from kt_cli.modelfiles import INDEX
+from kt_cli.weights.headers import TensorInfo, header_length, parse_header
 from kt_cli.weights.index import MAX_INDEX, index_of, require_agreement
 
 if TYPE_CHECKING:

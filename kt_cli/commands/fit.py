@@ -22,6 +22,7 @@ from kt_cli.core.serial import to_plain
 from kt_cli.core.sft_ledger import SftCase
 from kt_cli.engines.facts import read_facts, read_sft
 from kt_cli.errors import KtError
+from kt_cli.modelfiles import models_at
 from kt_cli.options import RunOptions
 from kt_cli.opts import opt, parse_count
 from kt_cli.ui.fit import SFT_BASIS, fit_table, sft_table
@@ -118,7 +119,7 @@ def _local(home: Path) -> Iterator[tuple[str, Candidate]]:
 
     folder = home / "models"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not (path / "config.json").is_file():
+        if not models_at(path):
             continue
         try:
             model = read(path)

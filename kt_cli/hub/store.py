@@ -18,6 +18,7 @@ from kt_cli import unfinished
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.hub import manifest
 from kt_cli.hub.listing import Listing
+from kt_cli.modelfiles import model_at, models_at
 
 State = Literal["ready", "incomplete", "unavailable", "damaged"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,95}")
@@ -76,7 +77,7 @@ class Store:
     def add(self, source: Path, name: str) -> Entry:
         """Links a folder or GGUF file; nothing is copied."""
         place = self.free_place(name)
-        check_model_folder(source)
+        model_at(source)
         self.folder.mkdir(parents=True, exist_ok=True)
         place.symlink_to(source.resolve(), target_is_directory=source.is_dir())
         return self._describe(name)
@@ -84,7 +85,7 @@ class Store:
     def copy(self, source: Path, name: str) -> Entry:
         """Copies a folder or GGUF file; a copy cut short leaves nothing."""
         place = self.free_place(name)
-        check_model_folder(source)
+        model_at(source)
         need_space(self.folder, tree_bytes(source))
         self.folder.mkdir(parents=True, exist_ok=True)
         with unfinished.folder(place) as fresh:
@@ -100,7 +101,7 @@ class Store:
         """A linked entry whose folder has moved."""
         if not self.entry(name).linked:
             raise UsageError(f"{name} is not a link", "its files are in the models folder")
-        check_model_folder(source)
+        model_at(source)
         unfinished.link(self.place(name), source.resolve())
         return self._describe(name)
 
@@ -146,29 +147,23 @@ def _state(place: Path, known: manifest.Manifest | None) -> tuple[State, str]:
     if not place.exists():
         return "unavailable", "its disk is not mounted, or the folder was moved"
     if known is None:
-        return ("ready", "") if looks_like_model(place) else ("damaged", "no model files in it")
+        return _unlisted_state(place)
     missing = known.missing(place)
     if missing:
         return "incomplete", f"{len(missing)} of {len(known.listing.files)} files to fetch"
     return "ready", ""
 
 
-def looks_like_model(path: Path) -> bool:
-    """A GGUF file, a folder with GGUF files, or config.json beside safetensors."""
-    if path.is_file():
-        return path.suffix == ".gguf"
-    if any(path.glob("*.gguf")):
-        return True
-    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
-
-
-def check_model_folder(path: Path) -> None:
-    """Raises NotFoundError for what is no model."""
-    if not path.exists():
-        raise NotFoundError(f"{path} does not exist")
-    if not looks_like_model(path):
-        why = "a model is a GGUF file, or a folder with config.json and safetensors"
-        raise NotFoundError(f"{path} holds no model", why)
+def _unlisted_state(place: Path) -> tuple[State, str]:
+    """Of what was not pulled, so that nothing but its files says what should be there."""
+    found = models_at(place)
+    if len(found) == 1:
+        missing = found[0].missing
+        gone = f"{len(missing)} of {len(found[0].files)} files are not there"
+        return ("incomplete", gone) if missing else ("ready", "")
+    if found:
+        return "ready", f"{len(found)} models; name one by its file, such as {found[0].path.name}"
+    return "damaged", "no model files in it"
 
 
 def scan(root: Path, depth: int = SCAN_DEPTH) -> Iterator[Path]:
@@ -178,8 +173,9 @@ def scan(root: Path, depth: int = SCAN_DEPTH) -> Iterator[Path]:
     pending = [(root, 0)]
     while pending:
         folder, level = pending.pop()
-        if looks_like_model(folder):
-            yield folder
+        found = models_at(folder)
+        if found:
+            yield from [found[0].folder] if len(found) == 1 else (model.path for model in found)
             continue
         if level < depth:
             pending += [(child, level + 1) for child in _subfolders(folder)]

@@ -15,7 +15,6 @@ from pathlib import Path
 from kt_cli.documents import Record, Source, open_regular, parse_json, shown
 from kt_cli.errors import KtError, TransferError
 
-INDEX = "model.safetensors.index.json"
 MAX_HEADER = 100_000_000
 """The limit of the safetensors library itself."""
 MAX_DIMS, MAX_SIDE, MAX_FILE = 16, 1 << 48, 1 << 56

@@ -7,13 +7,12 @@ from pathlib import Path, PurePosixPath
 
 from kt_cli.documents import Source, parse_json, read_bytes, shown
 from kt_cli.errors import NotFoundError, TransferError
-from kt_cli.weights.headers import INDEX, TensorInfo, read_header
+from kt_cli.modelfiles import INDEX, NUMBERED, WEIGHTS
+from kt_cli.weights.headers import TensorInfo, read_header
 
 MAX_INDEX = 200_000_000
 """A million tensors, each with the names of itself and of its file."""
 ENDING = ".safetensors"
-SHARDS = f"*{ENDING}"
-SERIES = "model-*-of-*.safetensors"
 REPEAT = "download the model again"
 
 
@@ -27,7 +26,7 @@ def read_shards(folder: Path) -> Shards:
     if index.is_file():
         weight_map = index_of(read_bytes(index, limit=MAX_INDEX), str(index))
         return _indexed(folder, weight_map)
-    shards = sorted(folder.glob(SHARDS))
+    shards = sorted(folder.glob(WEIGHTS))
     if len(shards) > 1:
         raise NotFoundError(
             f"no {INDEX} in {folder}",
@@ -65,7 +64,7 @@ def _indexed(folder: Path, weight_map: Mapping[str, str]) -> Shards:
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise _incomplete(folder, missing, len(files))
-    strange = [path.name for path in sorted(folder.glob(SERIES)) if path.name not in files]
+    strange = [path.name for path in sorted(folder.glob(NUMBERED)) if path.name not in files]
     if strange:
         why = f"it has {strange[0]} and {INDEX} does not name it"
         raise TransferError(f"{folder} holds two models, or half of one", why, REPEAT)

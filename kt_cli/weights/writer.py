@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kt_cli.modelfiles import INDEX
 from kt_cli.weights.floats import Array
-from kt_cli.weights.headers import INDEX, TensorInfo
+from kt_cli.weights.headers import TensorInfo
 
 SHARD_BYTES = 5_000_000_000
 

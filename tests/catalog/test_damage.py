@@ -104,8 +104,9 @@ def test_a_configuration_that_is_no_json(folder, text):
 
 
 def test_a_folder_without_a_configuration(tmp_path):
-    with pytest.raises(NotFoundError, match=r"config\.json"):
+    with pytest.raises(NotFoundError, match=str(tmp_path)) as caught:
         catalog.read(tmp_path)
+    assert "config.json" in caught.value.fix
 
 
 def test_a_folder_without_weights(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from kt_cli.errors import KtError, NotFoundError, UsageError
-from kt_cli.hub.store import Store, looks_like_model, need_space, scan
+from kt_cli.hub.store import Store, need_space, scan
+from kt_cli.modelfiles import models_at
 
 
 def make_model(folder: Path, size: int = 10) -> Path:
@@ -45,14 +46,14 @@ def test_removing_a_link_leaves_the_files(store: Store, tmp_path: Path) -> None:
     model = make_model(tmp_path / "disk/m")
     store.add(model, "m")
     store.remove("m")
-    assert looks_like_model(model) and store.entries() == ()
+    assert models_at(model) and store.entries() == ()
 
 
 def test_removing_a_copy_deletes_it_whole(store: Store, tmp_path: Path) -> None:
     model = make_model(tmp_path / "disk/m")
     store.copy(model, "m")
     store.remove("m")
-    assert list(store.folder.iterdir()) == [] and looks_like_model(model)
+    assert list(store.folder.iterdir()) == [] and models_at(model)
 
 
 def test_a_taken_name_is_refused(store: Store, tmp_path: Path) -> None:

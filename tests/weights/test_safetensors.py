@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kt_cli.errors import KtError, TransferError
+from kt_cli.modelfiles import INDEX
 from kt_cli.weights.floats import bf16_to_float32, float32_to_bf16
-from kt_cli.weights.headers import INDEX, TensorInfo, read_header
+from kt_cli.weights.headers import TensorInfo, read_header
 from kt_cli.weights.writer import write_checkpoint
 
 KINDS = {"BF16": (np.uint16, torch.bfloat16), "F32": (np.float32, torch.float32)}
