@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-T = TypeVar("T")
-
 from kt_cli.modelfiles import CONFIG, models_at
+
+T = TypeVar("T")
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
 _INT = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
