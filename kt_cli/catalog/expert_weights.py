@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kt_cli.catalog.gguf import read_gguf
-from kt_cli.catalog.gguf_files import gguf_files
 from kt_cli.core.model import Experts, Model
 from kt_cli.errors import NotFoundError, UsageError
+from kt_cli.modelfiles import model_at, models_at
 from kt_cli.weights.headers import read_header
 
 _EXPERT = re.compile(r"(?:layers|blk)\.(\d+)\..*?(?:experts|_exps)\.(\d+)\.")
@@ -55,10 +55,9 @@ def _alike(found: Found, experts: Experts) -> bool:
 
 
 def _from_gguf(path: Path) -> Found | None:
-    files = [path] if path.suffix.lower() == ".gguf" else sorted(path.glob("*.gguf"))
-    if not files:
+    if not any(model.form == "gguf" for model in models_at(path)):
         return None
-    experts = read_gguf(gguf_files(files[0])).experts
+    experts = read_gguf(model_at(path).files).experts
     if experts is None:
         return Found(0)
     return Found(len(experts.layers), experts.count, (experts.hidden, experts.intermediate))
