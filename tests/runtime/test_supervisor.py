@@ -317,3 +317,63 @@ def test_stopping_a_failed_server_clears_it(bench: Bench) -> None:
     failure_of(bench, "--die-after", "0", "--exit-code", "1", "--never-ready")
     server = runtime.stop(bench.home, "m")
     assert server.state == "stopped" and server.failure is None
+
+
+def members(bench: Bench) -> dict[str, int]:
+    """Who runs for server m: supervisor, keeper, engine."""
+    server = runtime.find(bench.home, "m")
+    keeper, engine, *_ = procs.descendants(server.supervisor.pid)
+    return {"supervisor": server.supervisor.pid, "keeper": keeper, "engine": engine}
+
+
+@pytest.mark.parametrize("moment", ["loading", "ready", "stopping"])
+def test_whoever_is_killed_whenever_nothing_stays_and_the_name_can_be_used_again(
+    bench: Bench, moment: str
+) -> None:
+    for victim in ("supervisor", "keeper", "engine"):
+        flags = ("--never-ready",) if moment == "loading" else ("--ignore-term",)
+        events = bench.start(*flags, "--spawn", "deaf")
+        wanted = Progress if moment == "loading" else Ready
+        next(e for e in events if isinstance(e, wanted))
+        if moment == "stopping":
+            runtime.ask_to_stop(bench.home, "m")
+            assert wait_for(lambda: runtime.find(bench.home, "m").state == "stopping")
+        os.kill(members(bench)[victim], signal.SIGKILL)
+        assert bench.none_left(10), (moment, victim)
+        ended = runtime.find(bench.home, "m")
+        expected = {"failed"} if moment != "stopping" else {"failed", "stopped"}
+        assert ended.state in expected, (moment, victim, ended)
+        assert isinstance(list(events)[-1], (Failed, Stopped))
+        assert runtime.stop(bench.home, "m").state == "stopped"
+
+
+def test_a_client_killed_at_any_moment_leaves_no_server_that_nobody_knows(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """A detached start that is cut off: the server runs on and is on record, or nothing runs."""
+    spec = bench.spec("--ready-after", "0.2")
+    code = f"""
+from pathlib import Path
+from kt_cli import runtime
+from kt_cli.core.launch import LaunchSpec
+spec = LaunchSpec("fake", "m", {spec.argv!r}, "127.0.0.1", {spec.port}, env={dict(spec.env)!r})
+print("here", flush=True)
+for event in runtime.start(spec, Path({str(bench.home)!r}), "m"):
+    pass
+"""
+    root = str(Path(runtime.__file__).parents[2])
+    for delay in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+        client = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+        assert client.stdout is not None and client.stdout.readline() == b"here\n"
+        time.sleep(delay)
+        client.kill()
+        client.communicate()
+        known = wait_for(lambda: any(s.live for s in runtime.servers(bench.home)), 2)
+        assert known or bench.none_left(), delay
+        if known:
+            runtime.stop(bench.home, "m", now=True)
+        assert bench.none_left(), delay
