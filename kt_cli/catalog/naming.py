@@ -81,7 +81,7 @@ def classify(name: str, layers: int) -> TensorClass | None:
     """None for a name that no rule knows. Layers from `layers` on belong to a draft model."""
     kind, layer = role(name).kind, layer_of(name)
     beyond = layer is not None and layer >= layers
-    return "draft" if beyond and kind not in ("vision", None) else kind
+    return "draft" if beyond and kind != "vision" else kind
 
 
 def role(name: str) -> Role:

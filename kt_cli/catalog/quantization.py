@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -80,6 +80,7 @@ def _compressed(values: Mapping[str, Any], config: Config) -> Quantization:
         ("int", 4, "group"): Quantization("int4", 4, group),
         ("int", 4, "channel"): Quantization("int4", 4, 0),
         ("int", 8, "channel"): Quantization("int8", 8),
+        ("int", 8, "group"): Quantization("int8", 8, group),
         ("float", 8, "channel"): Quantization("fp8_channel", 8),
         ("float", 8, "tensor"): Quantization("fp8_tensor", 8),
         ("float", 8, "block"): Quantization("fp8", 8, _last(weights.get("block_structure"))),
@@ -88,7 +89,11 @@ def _compressed(values: Mapping[str, Any], config: Config) -> Quantization:
     }
     if kind not in methods:
         raise KtError(f"cannot read {config.where}", f"weights of {kind} are not known")
-    return methods[kind]
+    return replace(
+        methods[kind],
+        act_order=weights.get("actorder") in ("group", True),
+        zero_points=kind[0] == "int" and weights.get("symmetric") is False,
+    )
 
 
 def _last(block: Any) -> int:
@@ -96,8 +101,11 @@ def _last(block: Any) -> int:
 
 
 def _gptq(values: Mapping[str, Any], config: Config) -> Quantization:
-    order = "act-order" if values.get("desc_act") else ""
-    return Quantization("gptq", int(values["bits"]), int(values["group_size"]), order)
+    bits, group = int(values["bits"]), int(values["group_size"])
+    order, symmetric = bool(values.get("desc_act")), values.get("sym") is not False
+    return Quantization(
+        "gptq", bits, group, "act-order" if order else "", order, zero_points=not symmetric
+    )
 
 
 def _awq(values: Mapping[str, Any], config: Config) -> Quantization:
@@ -139,15 +147,18 @@ def stored_bytes(shape: tuple[int, ...], how: Quantization) -> int:
 
 
 def _overhead(rows: int, columns: int, how: Quantization) -> int:
-    groups = -(-columns // how.group) if how.group else 1
+    """GPTQ and AWQ store zero points always, and GPTQ every column's group."""
+    groups = -(-columns // how.group) if how.group > 0 else 1
+    zeros = rows * groups * how.bits // 8
+    more = (zeros if how.zero_points else 0) + (4 * columns if how.act_order else 0)
     scales = {
         "fp8": groups * -(-rows // (how.group or rows)) * (1 if how.details else 4),
         "fp8_channel": 2 * rows,
         "fp8_tensor": 4,
-        "int8": 2 * rows,
-        "int4": 2 * rows * groups + 8,
-        "gptq": groups * (2 * rows + rows * how.bits // 8) + 4 * columns,
-        "awq": groups * (2 * rows + rows * how.bits // 8),
+        "int8": 2 * rows * groups + more,
+        "int4": 2 * rows * groups + 8 + more,
+        "gptq": 2 * rows * groups + zeros + 4 * columns,
+        "awq": 2 * rows * groups + zeros,
         "mxfp4": rows * groups,
         "mxfp8": rows * groups,
         "nvfp4": rows * groups + 8,

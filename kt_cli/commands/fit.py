@@ -80,7 +80,9 @@ def cli(options: FitOptions, ctx: Context) -> None:
 
 
 def runner(machine: Machine, options: RunOptions, facts: Facts, origins: Origins) -> Planner:
-    return lambda c, model: plan_run(machine, model, options, facts, origins, c.hints)
+    return lambda c, model: plan_run(
+        machine, model, options, facts, origins, c.hints, alternatives=False
+    )
 
 
 def _runner(machine: Machine, options: FitOptions, ctx: Context) -> Planner:

@@ -19,7 +19,7 @@ from kt_cli.core.packing import disk_item
 from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
 from kt_cli.core.plan_embedded import plan_embedded
 from kt_cli.core.plan_sglang import plan_sglang
-from kt_cli.core.sglang_choice import SglangCase, starting, unsupported
+from kt_cli.core.sglang_choice import SglangCase, starting
 from kt_cli.core.sglang_draft import methods, no_method
 from kt_cli.core.sglang_solve import target_context
 from kt_cli.core.units import gb
@@ -54,8 +54,13 @@ def plan_run(
     origins: Origins | None = None,
     hints: Hints | None = None,
     adapter: Adapter | None = None,
+    *,
+    alternatives: bool = True,
 ) -> Plan:
-    """Every value in `options` is a constraint; the rest is solved around it."""
+    """Every value in `options` is a constraint; the rest is solved around it.
+
+    `alternatives`: other formats of the experts are planned too, to be shown.
+    """
     said, advice = origins or Origins(), hints or Hints()
     machine = completed(machine, ())
     wishes = Wishes(options, said.sources, said.words)
@@ -63,7 +68,7 @@ def plan_run(
     other = Case(machine, model, wishes, facts.embedded)
     engine, asides = _engine(case, other)
     if engine.value == "sglang":
-        plan = _or_embedded(plan_sglang(case), other)
+        plan = _or_embedded(plan_sglang(case, alternatives=alternatives), other)
     else:
         plan = plan_embedded(other)
     disk, full = _disk(machine, model, plan, _converted(case, plan))
@@ -128,8 +133,6 @@ def _better_embedded(case: SglangCase, other: Case) -> str:
     plan = plan_sglang(case)
     if plan.fits and plan.value("context") >= target_context(case):
         return ""
-    if not plan.fits and unsupported(case):
-        return unsupported(case)
     return no_method(case) if plan_embedded(other).fits else ""
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from kt_cli.core.methods import nvidia, splits
-from kt_cli.core.plan import Decision, Plan
+from kt_cli.core.methods import cpu_expert_bytes, nvidia, splits, usable
+from kt_cli.core.plan import Decision, Plan, Problem
 from kt_cli.core.sglang_choice import (
     SglangCase,
     SglangChoice,
@@ -13,18 +14,21 @@ from kt_cli.core.sglang_choice import (
     prefill_threshold,
     tp_values,
 )
-from kt_cli.core.sglang_draft import method_why, threads_why
+from kt_cli.core.sglang_draft import converted, draft, method_why, threads_why
 from kt_cli.core.sglang_kv import asked_tokens, state_slots
 from kt_cli.core.sglang_ledger import pools_of
 from kt_cli.core.sglang_problems import problems_of
-from kt_cli.core.sglang_search import best
-from kt_cli.core.sglang_solve import fraction, target_context
+from kt_cli.core.sglang_search import best, short
+from kt_cli.core.sglang_solve import fraction, solve, target_context
 from kt_cli.core.sglang_speed import sglang_speed
 from kt_cli.core.units import gb
 
 
-def plan_sglang(case: SglangCase) -> Plan:
+def plan_sglang(case: SglangCase, *, alternatives: bool = False) -> Plan:
     choice = best(case)
+    problems = problems_of(case, choice)
+    if alternatives and not problems:
+        problems = tuple(_alternatives(case, choice))
     return Plan(
         model=case.model.name,
         path=case.model.path,
@@ -32,9 +36,26 @@ def plan_sglang(case: SglangCase) -> Plan:
         engine="sglang",
         pools=pools_of(case, choice),
         decisions=_decisions(case, choice),
-        problems=problems_of(case, choice),
+        problems=problems,
         speed=sglang_speed(case, choice),
     )
+
+
+def _alternatives(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
+    """What a conversion of the experts would change; it is never chosen by itself."""
+    if not choice.method or case.wishes.fixed("kt_method") or case.tuned_experts:
+        return
+    for method in usable(case.model, case.machine, case.facts):
+        if not method.automatic or not converted(case, method.name):
+            continue
+        other = solve(case, draft(case, method.name, choice.gpus))
+        speed = sglang_speed(case, other).decode
+        if short(case, other) or speed is None:
+            continue
+        what = f"after a conversion to {method.name}: decode {speed.low:.3g}–{speed.high:.3g} tok/s"
+        size = gb(cpu_expert_bytes(method, case.model))
+        why = f"its experts take {size} of RAM and are rounded: `--kt-method {method.name}`"
+        yield Problem(what, why, "info")
 
 
 # Decisions

@@ -5,14 +5,17 @@ from typing import Any
 
 import pytest
 
+from kt_cli.catalog.names import lookup
+from kt_cli.catalog.presets import load_presets, preset_model
 from kt_cli.core.hints import Hints
-from kt_cli.core.machine import Disk, Engine, Gpu, Machine
+from kt_cli.core.machine import Disk, Engine, Gpu, Machine, Measured
 from kt_cli.core.model import Attention, Experts, Model, Quantization
 from kt_cli.core.plan import Plan
 from kt_cli.core.plan_run import plan_run
-from kt_cli.core.units import GIB
+from kt_cli.core.units import GIB, gb
 from kt_cli.engines.facts import read_facts
 from kt_cli.options import RunOptions
+from kt_cli.ui.plan import picture
 from tests.core.builders import AMX, AVX2, machine
 
 FACTS = read_facts()
@@ -321,3 +324,34 @@ def test_a_busy_host_is_warned_of_and_not_refused() -> None:
     made = plan(replace(server(), memory=busy))
     assert made.fits
     assert any("freed by other programs" in p.what for p in made.problems)
+
+
+def test_a_conversion_is_shown_beside_what_runs_as_it_is() -> None:
+    measured = Measured({64: 400.0}, {"fp32": 9000.0}, gpu_gbs=1000.0)
+    made = plan(server(measured=measured))
+    shown = [p for p in made.problems if "AMXINT8" in p.what]
+    assert made.value("kt_method") == "BF16" and [p.severity for p in shown] == ["info"]
+    assert "--kt-method AMXINT8" in shown[0].why
+
+
+def test_gpt_oss_gets_the_context_that_a_small_gpu_holds() -> None:
+    found = lookup("gpt-oss-20b", load_presets())
+    assert found
+    for vram, least in ((16, 16384), (24, 65536)):
+        made = plan(server(vram=vram * GIB), preset_model(*found), found[0].hints)
+        assert made.fits and made.engine == "sglang"
+        assert made.value("context") >= least
+        assert made.value("attention_backend") == "triton"
+    tiny = plan(server(vram=12 * GIB), preset_model(*found), found[0].hints)
+    assert not tiny.fits
+    assert "all 32 experts of a layer must be on the GPU" in tiny.problems[0].why
+
+
+def test_the_picture_and_the_problem_name_the_same_figure() -> None:
+    for made in (plan(server(ram=40 * GIB)), plan(server(vram=5 * GIB))):
+        drawn = "\n".join(map(str, picture(made)))
+        lacking = [gb(pool.short) for pool in made.pools if pool.short]
+        assert lacking
+        for figure in lacking:
+            assert f"{figure} too much" in drawn
+            assert any(figure in p.what for p in made.problems if p.severity == "error")
