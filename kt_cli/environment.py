@@ -36,6 +36,11 @@ def secret(name: str, environ: Environ = os.environ) -> str:
     return clean_secret(environ.get(name, ""), name)
 
 
+def api_key(given: str | None, environ: Environ = os.environ) -> str:
+    """The key of a server: the flag's, else the variable's."""
+    return clean_secret(given, KEY_FLAG) if given else secret(API_KEY, environ)
+
+
 def clean_secret(value: str, origin: str) -> str:
     """`value` without what copying left around it: white space, quotes, invisible characters."""
     key = value.strip().strip(_INVISIBLE).strip()
@@ -98,7 +103,14 @@ def user_home(environ: Environ = os.environ) -> Path:
 
 def kt_home(environ: Environ = os.environ) -> Path:
     """The folder that holds everything `kt` writes: KT_HOME, else ~/.kt."""
-    return path("KT_HOME", "~/.kt", environ)
+    home = path("KT_HOME", "~/.kt", environ)
+    if file := next((str(p) for p in (home, *home.parents) if p.is_file() or _is_device(p)), ""):
+        raise UsageError("KT_HOME names no folder", f"{file} is a file", "set KT_HOME to a folder")
+    return home
+
+
+def _is_device(place: Path) -> bool:
+    return place.is_char_device() or place.is_block_device()
 
 
 def tidy(environ: MutableMapping[str, str] = os.environ) -> None:

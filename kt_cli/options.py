@@ -48,7 +48,11 @@ class RunOptions:
     )
     name: str | None = opt("--name", help="Name of this server in `kt ps`", panel=SERVER)
     api_key: str | None = opt(
-        "--api-key", help="Key that clients must send; `auto` makes one", panel=SERVER
+        "--api-key",
+        help="Key that clients must send; `auto` makes one",
+        secret=True,
+        public=("auto",),
+        panel=SERVER,
     )
     lora: str | None = opt(
         "--lora",

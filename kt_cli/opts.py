@@ -132,6 +132,10 @@ class Opt:
     """Key in `kt config` that supplies it, such as server.port."""
     panel: str = ""
     hidden: bool = False
+    secret: bool = False
+    """Never shown and never stored."""
+    public: tuple[str, ...] = ()
+    """Values that are no secret all the same."""
 
 
 def opt(*flags: str, help: str, default: Any = None, **details: Any) -> Any:
@@ -183,6 +187,14 @@ def parse_flags(cls: type[Any], words: Sequence[str]) -> dict[str, Any]:
         else:
             found[name] = (spec.parse or kind)(rest.pop(0))
     return found
+
+
+def shown_argv(options: Any) -> list[str]:
+    """`to_argv` for people and files: without what is secret, which KT_API_KEY brings as well."""
+    found = {name: getattr(options, name) for name, spec in specs(options).items() if spec.secret}
+    known = specs(options)
+    hidden = {name: None for name, value in found.items() if value not in known[name].public}
+    return to_argv(dataclasses.replace(options, **hidden))
 
 
 def render(value: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 import kt_cli
 
 ROOT = Path(kt_cli.__file__).parent
-GROUND = {"errors", "opts", "options", "environment", "documents", "modelfiles"}
+GROUND = {"errors", "opts", "options", "environment", "documents", "modelfiles", "network"}
 """Leaves that import no room, so that any room may stand on them."""
 
 ALLOWED = {

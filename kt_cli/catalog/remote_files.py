@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
+from kt_cli import network
 from kt_cli.catalog.describe import from_tensors
 from kt_cli.core.model import Model
 from kt_cli.documents import MAX_BYTES, Source, parse_json
@@ -116,9 +117,7 @@ class HubFiles:
 
 @contextmanager
 def hub_files(repo: str, revision: str, endpoint: str, token: str) -> Iterator[HubFiles]:
-    import httpx
-
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True) as session:
+    with network.client(headers=headers, timeout=TIMEOUT_S, follow_redirects=True) as session:
         base = f"{endpoint.rstrip('/')}/{quote(repo)}/resolve/{quote(revision, safe='')}"
         yield HubFiles(session, repo, base)

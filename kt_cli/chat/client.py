@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from kt_cli import network
 from kt_cli.chat.failures import LostError, refusal, unreachable
 from kt_cli.chat.params import Params
 from kt_cli.errors import KtError, UsageError
@@ -18,7 +19,6 @@ from kt_cli.errors import KtError, UsageError
 CONNECT_S = 5.0
 SILENCE_S = 900.0
 """A long prompt on a slow machine may take minutes before the first token."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,9 @@ class Delta:
 class Client:
     def __init__(self, url: str, api_key: str = "") -> None:
         self.url = base_url(url)
-        headers = {"Authorization": f"Bearer {api_key}".encode()} if api_key else {}
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-        # A proxy that the environment names cannot reach this machine's own loopback address.
-        proxies = urlsplit(self.url).hostname not in LOOPBACK
-        self._http = httpx.Client(headers=headers, timeout=timeout, trust_env=proxies)
+        self._http = network.client(headers=headers, timeout=timeout)
 
     def close(self) -> None:
         self._http.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kt_cli import environment
 from kt_cli.errors import AuthError, KtError, NotReadyError
 from kt_cli.runtime.register import Server, servers
 
@@ -32,17 +33,17 @@ def find(
     environ: Mapping[str, str] = os.environ,
 ) -> Address:
     """Flag, KT_URL, the register of running servers, OPENAI_BASE_URL, the default address."""
-    key = api_key or environ.get("KT_API_KEY", "")
-    if given := url or environ.get("KT_URL", ""):
+    key = environment.api_key(api_key, environ)
+    if given := url or environment.text("KT_URL", environ):
         return Address(given, key or _registered_key(home, given))
     ready = [s for s in servers(home) if s.state == "ready"]
     if ready:
         return _registered(ready, key, model)
     if starting := [s for s in servers(home) if s.state == "starting"]:
         raise _still_starting(starting[0])
-    if other := environ.get("OPENAI_BASE_URL", ""):
+    if other := environment.text("OPENAI_BASE_URL", environ):
         # That key belongs to that address and goes to no other.
-        return Address(other, key or environ.get("OPENAI_API_KEY", ""))
+        return Address(other, key or environment.secret("OPENAI_API_KEY", environ))
     return Address(DEFAULT_URL, key)
 
 
@@ -82,13 +83,14 @@ def read_key(server: Server) -> str:
     if not server.api_key_file:
         return ""
     try:
-        return Path(server.api_key_file).read_text(encoding="utf-8").strip()
+        key = Path(server.api_key_file).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise AuthError(
             f"the key of {server.name} cannot be read",
             error.strerror or str(error),
             "give it by --api-key or KT_API_KEY",
         ) from error
+    return environment.clean_secret(key, server.api_key_file)
 
 
 def _still_starting(server: Server) -> KtError:

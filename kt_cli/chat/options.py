@@ -13,7 +13,9 @@ SAMPLING = "Sampling"
 class ChatOptions:
     prompt: str | None = opt(help="Ask this and leave; a pipe is added to it", metavar="[PROMPT]")
     url: str | None = opt("--url", help="Address of the server", metavar="URL")
-    api_key: str | None = opt("--api-key", help="Key of the server (or KT_API_KEY)", metavar="KEY")
+    api_key: str | None = opt(
+        "--api-key", help="Key of the server (or KT_API_KEY)", secret=True, metavar="KEY"
+    )
     model: str | None = opt(
         "-m", "--model", help="Model, where the server has several", metavar="NAME"
     )

@@ -17,7 +17,7 @@ from kt_cli.core.plan_run import Origins, plan_run
 from kt_cli.core.units import tokens
 from kt_cli.errors import UsageError
 from kt_cli.options import RunOptions
-from kt_cli.opts import to_argv
+from kt_cli.opts import shown_argv
 from kt_cli.ui import human_bytes
 from kt_cli.ui.plan import picture
 from kt_cli.ui.prompts import Choice, Prompts
@@ -37,7 +37,7 @@ def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunO
     show = partial(_show, ctx=ctx, prompts=prompts)
     found = complete(options, _planner(options, ctx, machine), prompts, show)
     ctx.out.note("")
-    ctx.out.note("the same again: " + shlex.join(["kt", "run", *to_argv(found.options)]))
+    ctx.out.note("the same again: " + shlex.join(["kt", "run", *shown_argv(found.options)]))
     _save(found.options, ctx, prompts)
     return found.options, Origins(found.sources)
 

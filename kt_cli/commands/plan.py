@@ -21,7 +21,7 @@ from kt_cli.core.drift import plan_to_json
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError, UsageError
 from kt_cli.options import OUTPUT, RunOptions
-from kt_cli.opts import opt, parse_path, to_argv
+from kt_cli.opts import opt, parse_path, shown_argv
 from kt_cli.ui.plan import picture, reasons
 
 
@@ -119,4 +119,4 @@ def as_json(planned: Planned, engine: str, extra: Sequence[str] = ()) -> dict[st
 
 
 def kt_command(options: RunOptions, extra: Sequence[str] = ()) -> str:
-    return shlex.join(["kt", "run", *to_argv(options), *extra])
+    return shlex.join(["kt", "run", *shown_argv(options), *extra])

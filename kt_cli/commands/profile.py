@@ -11,7 +11,7 @@ from kt_cli.commands import profiles
 from kt_cli.commands.cli import Context, NoOptions, need, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
-from kt_cli.opts import given, opt, to_argv
+from kt_cli.opts import given, opt, shown_argv
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -61,4 +61,4 @@ def remove(options: NameOptions, ctx: Context) -> None:
 
 
 def _command(ctx: Context, name: str) -> str:
-    return shlex.join(["kt", "run", *to_argv(profiles.read(ctx.home, name))])
+    return shlex.join(["kt", "run", *shown_argv(profiles.read(ctx.home, name))])

@@ -12,10 +12,9 @@ from kt_cli.core.plan_run import Origins
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.options import RunOptions
-from kt_cli.opts import given, replace_undecided
+from kt_cli.opts import given, replace_undecided, specs
 from kt_cli.settings import write_atomic
 
-SECRET = ("api_key",)
 """Never written to a profile."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -35,7 +34,7 @@ def save(home: Path, name: str, options: RunOptions) -> Path:
 
     if not _NAME.fullmatch(name):
         raise UsageError(f"a profile cannot be called {name!r}", "letters, digits, dot and dash")
-    values = {k: v for k, v in given(options).items() if k not in SECRET}
+    values = {k: v for k, v in given(options).items() if not specs(options)[k].secret}
     path = folder(home) / f"{name}.toml"
     write_atomic(path, tomli_w.dumps(to_plain(values)))
     return path

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import typer
 
+from kt_cli import environment
 from kt_cli.commands.attach import Served, serve
 from kt_cli.commands.check import remember
 from kt_cli.commands.cli import Context, takes
@@ -124,7 +124,7 @@ def _before(wanted: RunOptions, ctx: Context, name: str) -> str | None:
 def _api_key(options: RunOptions, host: str) -> str | None:
     from kt_cli import runtime
 
-    key = options.api_key or os.environ.get("KT_API_KEY", "").strip() or None
+    key = environment.api_key(options.api_key) or None
     if key == AUTO_KEY:
         return runtime.new_api_key()
     if key is None and not is_loopback(host):

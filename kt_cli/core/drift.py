@@ -15,7 +15,7 @@ from kt_cli.core.plan import PLAN_VERSION, Plan
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.core.units import gb
 from kt_cli.options import RunOptions
-from kt_cli.opts import to_argv
+from kt_cli.opts import shown_argv
 
 IGNORED = ("model", "host", "port", "name", "api_key", "force", "served_model_name")
 """Options that change nothing a plan was solved for."""
@@ -40,7 +40,7 @@ def asked(options: RunOptions) -> str:
     """The flags that shape a plan, as a command line."""
     defaults = {f.name: f.default for f in fields(options)}
     plain: dict[str, Any] = {name: defaults[name] for name in IGNORED}
-    return shlex.join(to_argv(replace(options, **plain)))
+    return shlex.join(shown_argv(replace(options, **plain)))
 
 
 def _shape(model: Model) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from kt_cli import __version__
+from kt_cli import __version__, environment, network
 from kt_cli.errors import AuthError, KtError, NotFoundError, TransferError
 from kt_cli.hub.listing import Hub, Listing, check_repo, from_huggingface, from_modelscope
 
@@ -63,10 +63,8 @@ class Client:
             raise TransferError(
                 "downloads are switched off", "HF_HUB_OFFLINE is set", "unset it to download"
             )
-        import httpx
-
         headers = {"User-Agent": f"kt/{__version__}"}
-        return httpx.Client(
+        return network.client(
             base_url=self.endpoint, headers=headers, timeout=TIMEOUT_S, follow_redirects=False
         )
 
@@ -90,19 +88,20 @@ class Client:
 
 
 def client(hub: Hub = "huggingface", environ: Mapping[str, str] = os.environ) -> Client:
-    offline = environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    """Raises UsageError that names a variable which is no address or no token."""
+    offline = environment.flag("HF_HUB_OFFLINE", environ)
     if hub == "modelscope":
-        endpoint = environ.get("MODELSCOPE_ENDPOINT") or "https://www.modelscope.cn"
-        token = environ.get("MODELSCOPE_API_TOKEN", "")
-        return Client(hub, endpoint.rstrip("/"), token, offline)
-    endpoint = environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return Client(hub, endpoint.rstrip("/"), environ.get("HF_TOKEN") or _stored_token(), offline)
+        endpoint = environment.url("MODELSCOPE_ENDPOINT", "https://www.modelscope.cn", environ)
+        return Client(hub, endpoint, environment.secret("MODELSCOPE_API_TOKEN", environ), offline)
+    endpoint = environment.url("HF_ENDPOINT", "https://huggingface.co", environ)
+    token = environment.secret("HF_TOKEN", environ) or _stored_token()
+    return Client(hub, endpoint, token, offline)
 
 
 def _stored_token() -> str:
     from huggingface_hub import get_token
 
-    return get_token() or ""
+    return environment.clean_secret(get_token() or "", "the token that `hf auth login` stored")
 
 
 def refused(status: int, what: str, had_token: bool, gated: bool = False) -> KtError:
