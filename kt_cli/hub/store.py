@@ -19,6 +19,7 @@ from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.hub import manifest
 from kt_cli.hub.listing import Listing
 from kt_cli.modelfiles import model_at, models_at
+from kt_cli.weights import sums
 
 State = Literal["ready", "incomplete", "unavailable", "damaged"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,95}")
@@ -146,6 +147,9 @@ def _copy(source: Path, fresh: Path) -> None:
 def _state(place: Path, known: manifest.Manifest | None) -> tuple[State, str]:
     if not place.exists():
         return "unavailable", "its disk is not mounted, or the folder was moved"
+    bad = ", ".join(sorted(sums.damaged(place)))
+    if bad:
+        return "damaged", f"its bytes have changed: {bad}"
     if known is None:
         return _unlisted_state(place)
     missing = known.missing(place)

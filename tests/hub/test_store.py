@@ -9,6 +9,7 @@ import pytest
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.hub.store import Store, need_space, scan
 from kt_cli.modelfiles import models_at
+from kt_cli.weights.sums import DAMAGED
 
 
 def make_model(folder: Path, size: int = 10) -> Path:
@@ -147,3 +148,10 @@ def test_a_copy_that_the_disk_refuses_leaves_nothing(
         store.copy(make_model(tmp_path / "disk/m"), "m")
     assert caught.value.why == "No space left on device"
     assert list(store.folder.iterdir()) == []
+
+
+def test_what_was_found_damaged_is_listed_so(store: Store, tmp_path: Path) -> None:
+    store.add(make_model(tmp_path / "disk/m"), "m")
+    (tmp_path / "disk/m" / DAMAGED).write_text("model.safetensors\n")
+    entry = store.entry("m")
+    assert entry.state == "damaged" and "model.safetensors" in entry.why
