@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from kt_cli.catalog.config import Config
+from kt_cli.catalog.patterns import all_windowed, pattern_kinds, unread_pattern
 from kt_cli.catalog.recurrent import block_kinds, linear_state_bytes, recurrent_kinds
 from kt_cli.core.model import Attention
-from kt_cli.errors import KtError
+from kt_cli.documents import shown
 
 FULL = frozenset({"full_attention", "indexed_attention", "minimax_m3_sparse", "attention"})
 WINDOW = frozenset({"sliding_attention", "chunked_attention"})
@@ -31,54 +32,86 @@ def read_attention(config: Config) -> Attention:
 
 
 def layer_kinds(config: Config) -> list[str]:
-    """One kind per layer, from `layer_types` or from the older spellings of it."""
+    """One kind per layer, from `layer_types` or from the other spellings of it."""
     layers = config.number("num_hidden_layers")
     given = (
-        list(config.items("layer_types", layers)[:layers])
-        or block_kinds(config)
-        or recurrent_kinds(config, layers)
-        or _older_spelling(config, layers)
-    )
+        list(config.record.texts("layer_types")) and list(config.items("layer_types", layers))
+    ) or block_kinds(config)
+    given = given[:layers] or recurrent_kinds(config, layers) or _older_spelling(config, layers)
     known = FULL | WINDOW | LINEAR | NOTHING | set(COMPRESSED)
     unknown = [kind for kind in given if kind not in known]
     if unknown:
-        raise KtError(f"cannot read {config.where}", f"unknown kind of attention {unknown[0]!r}")
+        raise config.wrong(f"unknown kind of attention {shown(unknown[0])}")
     return given
 
 
+def attention_notes(config: Config) -> tuple[str, ...]:
+    """What a plan guesses of the layers, because the configuration does not say it, or not in a
+    way that is understood."""
+    if set(layer_kinds(config)) != {"full_attention"} or config.has("layer_types"):
+        return ()
+    layers = config.number("num_hidden_layers")
+    if pattern_kinds(config, layers):
+        return ()
+    unread = unread_pattern(config, layers)
+    if unread:
+        return (f"the attention pattern {unread} is not understood: planned as full attention",)
+    if _window_everywhere(config) is None:
+        why = "the configuration does not say which layers have it"
+        return (f"the window of {_window(config)} tokens is planned as full attention: {why}",)
+    return ()
+
+
 def _older_spelling(config: Config, layers: int) -> list[str]:
-    sparse = config.part("sparse_attention_config").get("sparse_attention_freq")
+    sparse = config.section("sparse_attention_config").integers("sparse_attention_freq")
     if sparse:
-        return ["minimax_m3_sparse" if on else "full_attention" for on in sparse[:layers]]
+        kinds = ["minimax_m3_sparse" if on else "full_attention" for on in sparse[:layers]]
+        return [*kinds, *["full_attention"] * (layers - len(kinds))]
     if config.has("kv_source_layer_ids"):
         return ["sliding_attention"] * layers
     if config.has("compress_ratios"):
         names = {0: "sliding_attention", **{ratio: kind for kind, ratio in COMPRESSED.items()}}
-        return [names.get(ratio, f"ratio {ratio}") for ratio in config.items("compress_ratios")][
-            :layers
-        ]
-    if config.has("full_attention_interval") or config.has("linear_num_value_heads"):
+        ratios = config.record.integers("compress_ratios", least=layers)[:layers]
+        return [names.get(ratio, f"ratio {ratio}") for ratio in ratios]
+    every_few = config.has("linear_num_value_heads") and not pattern_kinds(config, layers)
+    if config.has("full_attention_interval") or every_few:
         every = config.number("full_attention_interval", default=4)
         return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
     return _windows(config, layers)
 
 
 def _windows(config: Config, layers: int) -> list[str]:
-    if config.has("sliding_window_layout"):
-        layout = config.items("sliding_window_layout", layers)
-        return ["sliding_attention" if on else "full_attention" for on in layout[:layers]]
     if config.has("attention_chunk_size"):
         every = config.number("no_rope_layer_interval", default=4)
         rope = config.items("no_rope_layers", layers) or [(i + 1) % every for i in range(layers)]
         return ["chunked_attention" if on else "full_attention" for on in rope[:layers]]
+    kinds = pattern_kinds(config, layers)
+    if kinds:
+        leaves_out = "sliding_attention" not in kinds or _window(config) < _context(config)
+        return kinds if leaves_out else ["full_attention"] * layers
+    if unread_pattern(config, layers):
+        return ["full_attention"] * layers
     if config.model_type == "gpt_oss":
         return ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)]
-    windowed = config.flag("use_sliding_window", default=config.has("sliding_window"))
-    windowed = windowed and config.number("sliding_window", default=0) > 0
-    if windowed and config.has("max_window_layers"):
-        full = config.number("max_window_layers")
-        return ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
-    return ["sliding_attention" if windowed else "full_attention"] * layers
+    if not _window_everywhere(config):
+        return ["full_attention"] * layers
+    full = config.number("max_window_layers", default=0)
+    return ["full_attention" if i < full else "sliding_attention" for i in range(layers)]
+
+
+def _window_everywhere(config: Config) -> bool | None:
+    """None where there is a window, and nothing that says of which layers."""
+    if not config.number("sliding_window", default=0):
+        return False
+    if config.has("use_sliding_window") and not config.flag("use_sliding_window"):
+        return False
+    if _window(config) >= _context(config):
+        return False
+    return True if all_windowed(config) or config.flag("use_sliding_window") else None
+
+
+def _context(config: Config) -> int:
+    return config.number("max_position_embeddings", "max_sequence_length", default=1 << 40)
 
 
 def head_dim(config: Config) -> int:
@@ -94,13 +127,15 @@ def kv_heads(config: Config) -> int:
 
 def _grouped(config: Config, kinds: Sequence[str]) -> Attention:
     count = Counter(map(_group, kinds))
-    own = count["window"] and config.number("num_global_key_value_heads", default=0)
+    own = config.number("num_global_key_value_heads", default=0) if count["window"] else 0
+    near = config.number("swa_num_key_value_heads", default=0) if count["window"] else 0
+    wide = head_dim(config)
     return Attention(
         kind="gqa",
         heads=config.number("num_attention_heads"),
-        kv_heads=kv_heads(config),
-        head_dim=head_dim(config),
-        v_head_dim=config.number("v_head_dim", default=head_dim(config)),
+        kv_heads=near or kv_heads(config),
+        head_dim=config.number("swa_head_dim", default=wide) if near else wide,
+        v_head_dim=config.number("v_head_dim", default=wide),
         full_layers=count["full"],
         window_layers=count["window"],
         window=_window(config) if count["window"] else 0,
@@ -108,8 +143,8 @@ def _grouped(config: Config, kinds: Sequence[str]) -> Attention:
         linear_state_bytes=linear_state_bytes(config) if count["linear"] else 0,
         index_head_dim=_grouped_index(config, kinds),
         index_every=config.number("indexer_compress_ratio", default=1),
-        global_kv_heads=own or 0,
-        global_head_dim=config.number("global_head_dim", default=head_dim(config)) if own else 0,
+        global_kv_heads=own or (kv_heads(config) if near else 0),
+        global_head_dim=config.number("global_head_dim", default=wide) if own or near else 0,
     )
 
 
@@ -130,8 +165,8 @@ def _window(config: Config) -> int:
 
 
 def index_dim(config: Config) -> int:
-    sparse = config.part("sparse_attention_config")
-    return config.number("index_head_dim", default=int(sparse.get("sparse_index_dim", 0)))
+    sparse = config.section("sparse_attention_config").integer("sparse_index_dim", default=0)
+    return config.number("index_head_dim", default=sparse)
 
 
 def _latent(config: Config, kinds: Sequence[str]) -> Attention:
@@ -175,7 +210,7 @@ def indexers(config: Config, layers: int) -> int:
 
 def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
     """One head that is key and value at once: a window in every layer, and compressed entries."""
-    rates = config.part("compress_rates")
+    rates = config.section("compress_rates")
     count = Counter(kind for kind in kinds if kind in COMPRESSED)
     return Attention(
         kind="gqa",
@@ -189,18 +224,19 @@ def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
         rope_dim=config.number("qk_rope_head_dim", default=64),
         index_head_dim=config.number("index_head_dim", default=0),
         compressed_layers=tuple(
-            (layers, int(rates.get(kind, COMPRESSED[kind]))) for kind, layers in count.items()
+            (layers, rates.integer(kind, low=1, default=COMPRESSED[kind]))
+            for kind, layers in count.items()
         ),
     )
 
 
 def _shared(config: Config) -> Attention:
     """DeepSeek-V4.1: a window in every layer, and entries of a few source layers that all read."""
-    ratios = config.items("compress_ratios", config.number("num_hidden_layers"))
-    layers = config.items("kv_source_layer_ids")
-    if not all(layer in range(len(ratios)) and ratios[layer] for layer in layers):
-        raise KtError(f"cannot read {config.where}", "`kv_source_layer_ids` names other layers")
-    sources = Counter(int(ratios[layer]) for layer in layers)
+    ratios = config.record.integers("compress_ratios", least=config.number("num_hidden_layers"))
+    layers = config.record.integers("kv_source_layer_ids", high=len(ratios) - 1)
+    if not all(ratios[layer] for layer in layers):
+        raise config.wrong("`kv_source_layer_ids` names layers without compressed entries")
+    sources = Counter(ratios[layer] for layer in layers)
     return Attention(
         kind="gqa",
         heads=config.number("num_attention_heads"),

@@ -107,8 +107,9 @@ def _block_index(config: Config, times: int) -> Iterator[Stock]:
     """Block selector of MiniMax-M3: index queries, one index key, a norm for each."""
     if not times:
         return
-    sparse = config.part("sparse_attention_config")
-    heads = config.number("index_n_heads", default=int(sparse.get("sparse_num_index_heads", 0)))
+    sparse = config.section("sparse_attention_config")
+    listed = sparse.integer("sparse_num_index_heads", default=0)
+    heads = config.number("index_n_heads", default=listed)
     hidden, dim = config.number("hidden_size"), index_dim(config)
     yield _project("index_q_proj", heads * dim, hidden, times)
     yield _project("index_k_proj", dim, hidden, times)
@@ -170,7 +171,7 @@ def _compressor(config: Config, kind: str, times: int, dim: int) -> Iterator[Sto
     """The sparse kind overlaps its blocks, so it is twice as wide."""
     if not times:
         return
-    rate = int(config.part("compress_rates").get(kind, COMPRESSED[kind]))
+    rate = config.section("compress_rates").integer(kind, low=1, default=COMPRESSED[kind])
     width = 2 * dim if kind == "compressed_sparse_attention" else dim
     shape = (width, config.number("hidden_size"))
     yield Stock("attention", "self_attn.compressor.wkv", shape, times, matrix=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kt_cli.catalog.attention import read_attention
+from kt_cli.catalog.attention import attention_notes, read_attention
 from kt_cli.catalog.config import Config
 from kt_cli.catalog.counted import KEY, counted_stocks
 from kt_cli.catalog.experts import expert_layers, read_experts
@@ -167,5 +167,5 @@ def _model(
         lookup_rows=rows if table else 0,
         lookup_row_bytes=row * tally.bytes["lookup"] // table if table else 0,
         prefill_layers=prefill_layers(config),
-        notes=notes,
+        notes=notes + attention_notes(config),
     )

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from kt_cli.catalog.config import Config
-from kt_cli.errors import KtError
 
 BLOCKS: Mapping[str, str] = {"M": "mamba", "*": "full_attention", "E": "moe", "-": "mlp"}
 """Letters of Nemotron-H's `hybrid_override_pattern`."""
@@ -22,15 +21,15 @@ def block_kinds(config: Config) -> list[str]:
     pattern = config.text("hybrid_override_pattern")
     strange = sorted(set(pattern) - set(BLOCKS))
     if strange:
-        raise KtError(f"cannot read {config.where}", f"unknown kind of layer {strange[0]!r}")
-    listed = [str(kind) for kind in config.items("layers_block_type")]
+        raise config.wrong(f"unknown kind of layer {strange[0]!r}")
+    listed = config.record.texts("layers_block_type")
     return [BLOCKS[letter] for letter in pattern] or [NAMES.get(kind, kind) for kind in listed]
 
 
 def recurrent_kinds(config: Config, layers: int) -> list[str]:
     """Of `linear_attn_config`, whose lists count from one; empty where there is none."""
-    full = _kimi(config).get("full_attn_layers")
-    if not isinstance(full, list):
+    full = config.section("linear_attn_config").integers("full_attn_layers")
+    if not full:
         return []
     return [
         "full_attention" if index in full else "linear_attention" for index in range(1, layers + 1)
@@ -41,6 +40,8 @@ def linear_state_bytes(config: Config) -> int:
     """Bytes a layer keeps for each request."""
     if config.has("mamba_num_heads"):
         return _mamba(config)
+    if config.has("attn_type_list"):
+        return _lightning(config)
     if _kimi(config) or config.has("linear_num_heads"):
         return _delta_attention(config)
     value_heads, value = (
@@ -64,6 +65,13 @@ def _delta_attention(config: Config) -> int:
     dim = own.number("head_dim") if _kimi(config) else own.number("linear_head_dim")
     kernel = own.number("short_conv_kernel_size", "linear_conv_kernel_dim")
     return 4 * heads * dim * dim + 2 * 3 * heads * dim * (kernel - 1)
+
+
+def _lightning(config: Config) -> int:
+    """MiniMax-Text-01 (arXiv 2501.08313): a float32 matrix for each head, and no convolution."""
+    heads = config.number("num_attention_heads")
+    dim = config.number("head_dim", default=config.number("hidden_size") // heads)
+    return 4 * heads * dim * dim
 
 
 def _mamba(config: Config) -> int:
