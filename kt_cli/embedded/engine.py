@@ -145,7 +145,7 @@ def load(
         context=context,
         kv_tokens=total,
         vocabulary=loaded.config.get_text_config().vocab_size,
-        eos=end_tokens(path, loaded.config, tokenizer),
+        eos=end_tokens(path, tokenizer),
         notes=loaded.notes,
         report=report({**uses(loaded), "kv_tokens": str(total)}, planned or {}),
         packs=loaded.packs,
@@ -154,7 +154,7 @@ def load(
 
 def _check_context(config: Any, context: int) -> None:
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and context > longest:
+    if isinstance(longest, int) and context > longest:
         fix = f"ask for a context of at most {longest}"
         raise UsageError(f"a context of {context} tokens", f"the model knows {longest}", fix)
 

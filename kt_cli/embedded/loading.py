@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import initialization as hf_init
 
 import kt_cli
+from kt_cli.embedded import model_files
 from kt_cli.embedded.dtypes import DtypeChoice, choose_dtype
 from kt_cli.embedded.inject import Injection, Rule, inject
 from kt_cli.embedded.operators.base import child_name, load_module
@@ -27,6 +27,7 @@ from kt_cli.weights.packs import Shelf
 
 Progress = Callable[[str, float], None]
 _SHOWN = 5
+_MOST_LAYERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,40 +95,43 @@ def _packs(path: Path, options: LoadOptions, parameters: Parameters) -> Packing:
 
 def read_config(path: Path, trust_remote_code: bool) -> Any:
     """Raises a `KtError` when the directory holds no model that can be run here."""
-    file = path / "config.json"
-    if not file.is_file():
+    raw = model_files.read(path, model_files.CONFIG)
+    if raw is None:
         raise NotFoundError(f"no config.json in {path}", fix="give the directory of a model")
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TransferError(f"{file} is not valid JSON", str(error)) from error
-    quantised = raw.get("quantization_config")
-    if quantised:
-        method = quantised.get("quant_method", "an unknown method")
+    quantised = raw.part("quantization_config")
+    if quantised.values:
+        method = quantised.text("quant_method", default="an unknown method")
         fix = "give the checkpoint in BF16, or run it with SGLang"
         raise UsageError(f"{path} is quantised with {method}", "this engine reads none", fix)
-    if "auto_map" in raw and not trust_remote_code:
+    if raw.has("auto_map") and not trust_remote_code:
         why = "its repository asks for code of its own to be run"
         raise AuthError(f"{path} needs remote code", why, "add `--trust-remote-code` to allow it")
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, OSError) as error:
-        kind = raw.get("model_type", "no type")
-        first = str(error).strip().splitlines()[0]
-        raise UsageError(f"transformers does not know the model type `{kind}`", first) from error
+    kind = raw.text("model_type", default="no type")
+    for part in (raw, raw.part("text_config")):
+        part.integer("num_hidden_layers", low=1, high=_MOST_LAYERS, default=1)
+    return model_files.by_library(
+        f"transformers does not know the model type `{kind}`",
+        path,
+        model_files.CONFIG,
+        lambda: AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code),
+        UsageError,
+    )
 
 
 def skeleton(config: Any, dtype: torch.dtype, trust_remote_code: bool = False) -> Any:
     """The model of transformers without memory for its weights."""
+    kind = getattr(config, "model_type", "?")
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=dtype, trust_remote_code=trust_remote_code
             )
     except ValueError as error:
-        kind = getattr(config, "model_type", "?")
         why = "transformers has no causal language model for it"
         raise UsageError(f"`{kind}` cannot generate text here", why) from error
+    except Exception as error:
+        why = f"transformers cannot build it from its config.json: {type(error).__name__}: {error}"
+        raise UsageError(f"`{kind}` cannot be built", why, "check its config.json") from error
     model.requires_grad_(False)
     return model
 

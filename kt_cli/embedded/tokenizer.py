@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,23 +9,35 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from kt_cli.embedded import model_files
 from kt_cli.embedded.chat_template import ChatTemplate
-from kt_cli.errors import UsageError
+from kt_cli.errors import AuthError
 
 
 class Tokenizer:
     def __init__(self, path: Path, trust_remote_code: bool = False) -> None:
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                path, trust_remote_code=trust_remote_code
-            )
-        except (OSError, ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise UsageError(f"{path} has no tokenizer that can be read", first) from error
+        """Raises a KtError that names the file which cannot be read."""
+        model_files.check_tokenizer_files(path)
+        _require_consent(path, trust_remote_code)
+        what = "the tokenizer cannot be read"
+        self._tokenizer: Any = model_files.by_library(
+            what,
+            path,
+            model_files.TOKENIZER,
+            lambda: _tried(
+                AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+            ),
+        )
+        self._path = path
 
     @property
     def eos(self) -> int | None:
         found: int | None = self._tokenizer.eos_token_id
+        return found
+
+    def number_of(self, word: str) -> int | None:
+        """Of a token, by its text."""
+        found: int | None = self._tokenizer.get_vocab().get(word)
         return found
 
     def encode(self, text: str) -> list[int]:
@@ -59,9 +70,15 @@ class Tokenizer:
 
     @cached_property
     def _template(self) -> ChatTemplate:
-        if not getattr(self._tokenizer, "chat_template", None):
+        return ChatTemplate(self._template_text(), self._special_tokens())
+
+    def _template_text(self) -> str:
+        if getattr(self._tokenizer, "chat_template", None):
+            return str(self._tokenizer.get_chat_template())
+        beside = model_files.read(self._path, model_files.TEMPLATE_JSON)
+        if beside is None or not beside.has("chat_template"):
             raise ValueError("the model has no chat template")
-        return ChatTemplate(self._tokenizer.get_chat_template(), self._special_tokens())
+        return beside.text("chat_template")
 
     def _special_tokens(self) -> dict[str, Any]:
         """Names such as `bos_token`, which templates read."""
@@ -82,14 +99,29 @@ class Tokenizer:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def end_tokens(path: Path, config: Any, tokenizer: Tokenizer) -> frozenset[int]:
+def _tried(tokenizer: Any) -> Any:
+    """A tokenizer that loads may still fail at its first text."""
+    ids = tokenizer("Hello, wörld 1\n", add_special_tokens=False)["input_ids"]
+    if not set(ids) - {tokenizer.unk_token_id}:
+        raise ValueError("it knows none of the words of a text: its vocabulary is missing")
+    if not isinstance(tokenizer.decode(list(ids)), str):
+        raise ValueError("it makes no text of its own tokens")
+    return tokenizer
+
+
+def _require_consent(path: Path, trust_remote_code: bool) -> None:
+    config = model_files.read(path, model_files.TOKENIZER_CONFIG)
+    own_code = config is not None and config.part("auto_map").has("AutoTokenizer")
+    if own_code and not trust_remote_code and not (path / model_files.TOKENIZER).is_file():
+        why = "its tokenizer is code of its own"
+        raise AuthError(f"{path} needs remote code", why, "add `--trust-remote-code` to allow it")
+
+
+def end_tokens(path: Path, tokenizer: Tokenizer) -> frozenset[int]:
     """Every token that ends an answer, from the generation config, the config, the tokenizer."""
-    found: list[Any] = [getattr(config, "eos_token_id", None), tokenizer.eos]
-    file = path / "generation_config.json"
-    if file.is_file():
-        try:
-            found.append(json.loads(file.read_text(encoding="utf-8")).get("eos_token_id"))
-        except ValueError as error:
-            raise UsageError(f"{file} is not valid JSON", str(error)) from error
-    flat = (t for entry in found for t in (entry if isinstance(entry, list) else [entry]))
-    return frozenset(int(token) for token in flat if token is not None)
+    found = set() if tokenizer.eos is None else {tokenizer.eos}
+    for name in (model_files.CONFIG, model_files.GENERATION):
+        record = model_files.read(path, name)
+        for part in () if record is None else (record, record.part("text_config")):
+            found |= model_files.end_tokens(part, tokenizer.number_of)
+    return frozenset(found)

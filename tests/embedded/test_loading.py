@@ -163,7 +163,7 @@ def test_a_directory_without_a_model_is_not_found(tmp_path):
     with pytest.raises(NotFoundError, match=r"config\.json"):
         read_config(tmp_path, False)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(TransferError, match="not valid JSON"):
+    with pytest.raises(TransferError, match=r"config\.json"):
         read_config(tmp_path, False)
 
 

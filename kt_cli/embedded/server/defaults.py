@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from kt_cli.documents import read_json
 from kt_cli.embedded.api import Sampling
 from kt_cli.embedded.server.errors import ApiError
 from kt_cli.embedded.server.fields import Fields
+from kt_cli.errors import KtError
 
 FILE = "generation_config.json"
 log = logging.getLogger(__name__)
@@ -18,10 +19,10 @@ log = logging.getLogger(__name__)
 def read_defaults(model: Path) -> Sampling:
     """What holds where a request says nothing; a value that makes no sense is left out."""
     try:
-        body = json.loads((model / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        body = read_json(model / FILE).values
+    except KtError:  # the engine says what is wrong with it when it reads its end tokens
         return Sampling()
-    fields = Fields(body if isinstance(body, dict) else {})
+    fields = Fields(dict(body))
     plain, found = Sampling(), dict[str, Any]()
     for name, (low, high) in _RANGES.items():
         try:
