@@ -90,12 +90,12 @@ def _variants(options: RunOptions, machine: Machine, facts: Facts, origins: Orig
     if found is None:
         return
     preset, taken = found
-    for variant in (v for v in preset.variants if v != taken):
+    for variant in (v for v in (None, *preset.variants) if v != taken):
         try:
             model = preset_model(preset, variant)
         except KtError:
             continue
-        called = f"{preset.name}:{variant.name}"
+        called = f"{preset.name}:{variant.name}" if variant else preset.name
         hints = preset.hints if machine.gpus else Hints()
         asked = replace(options, model=called)
         yield called, plan_run(machine, model, asked, facts, origins, hints)
