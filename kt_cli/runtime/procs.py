@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import select
 import signal
 import time
@@ -87,17 +86,13 @@ def wait_end(process: Process, timeout_s: float) -> bool:
 
 def descendants(pid: int) -> tuple[int, ...]:
     """Pids of all processes below `pid`, zombies left out, parents before children."""
-    children: dict[int, list[int]] = {}
-    for other in pids():
-        fields = _stat(other)
-        if fields is not None:
-            children.setdefault(int(fields[_PPID]), []).append(other)
-    found: list[int] = []
-    level = children.get(pid, [])
-    while level:
-        found += level
-        level = [child for parent in level for child in children.get(parent, [])]
-    return tuple(p for p in found if identify(p) is not None)
+    import psutil
+
+    try:
+        below = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return ()
+    return tuple(child.pid for child in below if identify(child.pid) is not None)
 
 
 def kill_descendants(timeout_s: float = 10.0) -> bool:
@@ -152,19 +147,22 @@ def uncollected(pid: int) -> dict[int, int]:
 
 
 def command_line(pid: int) -> tuple[str, ...]:
-    """Empty for a process that has ended."""
+    """Empty for a process that is gone or whose arguments may not be read."""
+    import psutil
+
     try:
-        text = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
+        return tuple(psutil.Process(pid).cmdline())
+    except psutil.Error:
         return ()
-    return tuple(os.fsdecode(word) for word in text.rstrip(b"\0").split(b"\0"))
 
 
 def title(pid: int) -> str:
     """The short name; also of a process that has ended but is not collected."""
+    import psutil
+
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
+        return str(psutil.Process(pid).name())
+    except psutil.Error:
         return ""
 
 
@@ -174,19 +172,22 @@ def resident(pid: int) -> int:
     A large process counts its shared pages too: to tell them apart, the kernel would have to look
     at each of its pages, while SGLang's many forked helpers are small.
     """
-    page = os.sysconf("SC_PAGE_SIZE")
-    sizes = {p: page * _resident_pages(p) for p in (pid, *descendants(pid))}
-    return sum(size if size > _LARGE else _share(p, size) for p, size in sizes.items())
+    return sum(_memory(p) for p in (pid, *descendants(pid)))
 
 
-def _share(pid: int, resident: int) -> int:
+def _memory(pid: int) -> int:
     """The process's part of its resident bytes (Pss of proc_pid_smaps(5)), else all of them."""
+    import psutil
+
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return resident
-    found = re.search(r"^Pss:\s+(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else resident
+        process = psutil.Process(pid)
+        size = int(process.memory_info().rss)
+        try:
+            return size if size > _LARGE else int(process.memory_full_info().pss)
+        except psutil.AccessDenied:
+            return size
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def adopt_orphans() -> None:
@@ -244,10 +245,3 @@ def _stat(pid: int) -> list[str] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return text[text.rindex(b")") + 2 :].decode().split()
-
-
-def _resident_pages(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0

@@ -34,3 +34,10 @@ def test_pages_that_forked_helpers_share_count_once() -> None:
     tree.stdin.close()
     tree.wait()
     tree.stdout.close()
+
+
+def test_names_and_memory_of_what_is_gone_are_empty() -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert procs.title(gone.pid) == "" and procs.resident(gone.pid) == 0
+    assert procs.descendants(gone.pid) == ()
