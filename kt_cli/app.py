@@ -100,7 +100,7 @@ def _root() -> Any:
         debug: bool = typer.Option(False, "--debug", help="Show tracebacks and details"),
     ) -> None:
         """Run and fine-tune huge Mixture-of-Experts models on one workstation."""
-        from kt_cli.commands.cli import remember
+        from kt_cli.command import remember
         from kt_cli.options import CommonOptions
 
         remember(ctx, CommonOptions(json, quiet, yes, no_input, debug))

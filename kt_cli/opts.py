@@ -212,13 +212,7 @@ def _switch(spec: Opt, value: bool) -> str:
 
 def with_flags(options: T, words: Sequence[str]) -> T:
     """`options` with long flags and their values, as `--ctx-size 4096 --tp 2`."""
-    hints, values = get_type_hints(type(options)), {}
-    named = {flag: (name, spec) for name, spec in specs(options).items() for flag in spec.flags}
-    for flag, text in zip(words[::2], words[1::2], strict=True):
-        name, spec = named[flag]
-        kinds = [kind for kind in get_args(hints[name]) if kind is not type(None)]
-        values[name] = spec.parse(text) if spec.parse else kinds[0](text)
-    return dataclasses.replace(options, **values)  # type: ignore[type-var]
+    return dataclasses.replace(options, **parse_flags(type(options), words))  # type: ignore[type-var]
 
 
 def replace_undecided(options: Any, values: Mapping[str, Any]) -> Any:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 import kt_cli.chat
 import kt_cli.commands
 from kt_cli import opts as o
-from kt_cli.commands.cli import takes
-from kt_cli.commands.records import load_plan
+from kt_cli.command import takes
 from kt_cli.options import RunOptions
+from kt_cli.workflow.records import load_plan
 from tests.tiny_models import mixtral_headers
 
 NUMBERS = st.integers(1, 65535)

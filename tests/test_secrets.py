@@ -7,9 +7,9 @@ import pytest
 
 from kt_cli import environment
 from kt_cli.app import run
-from kt_cli.commands import profiles
 from kt_cli.options import RunOptions
 from kt_cli.opts import shown_argv
+from kt_cli.workflow import profiles
 
 SECRETS = {
     "KT_API_KEY": "kt-Sentinel-env-0123456789",

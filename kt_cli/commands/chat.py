@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from kt_cli.chat.find import is_anybody_there
 from kt_cli.chat.options import ChatOptions
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.commands.run import RunCommandOptions, run
+from kt_cli.workflow.context import Context
 
 
 @takes(ChatOptions)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from typer.completion import get_completion_script, install  # type: ignore[attr-defined]
 
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.errors import UsageError
 from kt_cli.opts import opt
+from kt_cli.workflow.context import Context
 
 SHELLS = ("bash", "zsh", "fish")
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import typer
 
-from kt_cli.commands.cli import Context, NoOptions, need, takes
+from kt_cli.command import NoOptions, takes
 from kt_cli.errors import UsageError
 from kt_cli.opts import opt
 from kt_cli.settings import Value, keys
+from kt_cli.workflow.context import Context, need
 
 cli = typer.Typer(
     no_args_is_help=True,

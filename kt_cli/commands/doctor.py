@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kt_cli import probe
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.core.machine import Machine
 from kt_cli.core.serial import to_plain
 from kt_cli.doctor import Facts, Finding, broken, check, drawing, online, reading, report
@@ -21,6 +21,7 @@ from kt_cli.opts import opt, parse_path
 from kt_cli.probe import bandwidth, stack, toml
 from kt_cli.ui import Painted
 from kt_cli.weights.packs import Shelf, folder_of
+from kt_cli.workflow.context import Context
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

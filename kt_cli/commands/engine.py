@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kt_cli.commands.cli import Context, NoOptions, need, takes
+from kt_cli.command import NoOptions, takes
 from kt_cli.core.environment import Installed
 from kt_cli.engines.environments import EnvironmentSpec, spec_of, specs
 from kt_cli.errors import EnvironmentBroken, NotFoundError, UsageError
 from kt_cli.opts import opt
 from kt_cli.runtime import environments
 from kt_cli.ui import human_bytes, table
+from kt_cli.workflow.context import Context, need
 from kt_cli.workflow.engine_setup import Offer, install_engine, lock_of, offer
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kt_cli import runtime
-from kt_cli.commands.choice import chosen
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.commands.ps import unwritten
 from kt_cli.opts import opt
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.servers import chosen
 
 
 @dataclass(frozen=True, slots=True)

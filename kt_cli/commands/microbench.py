@@ -11,10 +11,11 @@ from kt_cli.bench.micro import Case, Report
 from kt_cli.bench.micro_launch import Note, Wanted, measure
 from kt_cli.bench.micro_machine import available_memory, facts, last_level_cache
 from kt_cli.bench.micro_report import HEADINGS, as_csv, as_data, cells, titles
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.opts import opt, parse_ids, parse_output, parse_path
 from kt_cli.ui import table
+from kt_cli.workflow.context import Context
 
 
 def _formats(text: str) -> tuple[str, ...]:

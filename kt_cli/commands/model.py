@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kt_cli.commands.cli import Context, NoOptions, need, takes
+from kt_cli.command import NoOptions, takes
 from kt_cli.commands.model_packs import bytes_of, packs, packs_of
 from kt_cli.commands.model_pull import pull, search, verify
-from kt_cli.commands.models import find_model
 from kt_cli.core.model import Model
 from kt_cli.errors import UsageError
 from kt_cli.hub import store as stores
@@ -20,6 +19,8 @@ from kt_cli.hub.store import Entry, Store
 from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes, table
 from kt_cli.weights.packs import remove as remove_pack
+from kt_cli.workflow.context import Context, need
+from kt_cli.workflow.models import find_model
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

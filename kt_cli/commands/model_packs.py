@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.errors import EnvironmentBroken, UsageError
 from kt_cli.hub.store import Store
 from kt_cli.opts import opt
 from kt_cli.ui import human_bytes, table
 from kt_cli.weights.packs import ENDING, Pack, Shelf, folder_of, remove
+from kt_cli.workflow.context import Context
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

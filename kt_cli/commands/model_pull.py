@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kt_cli.commands.cli import Context, need, takes
+from kt_cli.command import takes
 from kt_cli.errors import KtError, NotFoundError, TransferError
 from kt_cli.hub import manifest
 from kt_cli.hub.check import Fault
@@ -22,6 +22,7 @@ from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes, table
 from kt_cli.ui.progress import progress
 from kt_cli.weights import sums
+from kt_cli.workflow.context import Context, need
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -141,8 +142,8 @@ def _announce(ctx: Context, found: Pull) -> None:
 def _forecast(ctx: Context, repo: str) -> None:
     """Says before the download whether the model would run here; never a reason to stop it."""
     from kt_cli import probe
-    from kt_cli.commands.models import find_model
-    from kt_cli.commands.planned import plan_for
+    from kt_cli.workflow.models import find_model
+    from kt_cli.workflow.plan import plan_for
 
     try:
         model = find_model(repo, ctx)

@@ -10,19 +10,20 @@ from typing import Any
 
 import typer
 
-from kt_cli.commands.cli import Context, takes
-from kt_cli.commands.launching import require_extra
-from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
-from kt_cli.commands.machines import MachineOptions, machine_for
-from kt_cli.commands.models import find_model
-from kt_cli.commands.planned import Planned, fitting, plan_for
-from kt_cli.commands.wanted import wanted
+from kt_cli.command import takes
 from kt_cli.core.drift import plan_to_json
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import DoesNotFitError, UsageError
 from kt_cli.options import OUTPUT, RunOptions
 from kt_cli.opts import opt, parse_path, shown_argv
 from kt_cli.ui.plan import picture, reasons
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.launch import require_extra
+from kt_cli.workflow.llama_flags import LlamaFlags, refuse_llama
+from kt_cli.workflow.machines import MachineOptions, machine_for
+from kt_cli.workflow.models import find_model
+from kt_cli.workflow.plan import Planned, fitting, plan_for
+from kt_cli.workflow.resolve import wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def cli(options: PlanOptions, ctx: Context) -> None:
         raise UsageError(f"MODEL is missing before {options.model}", "", why)
     machine = machine_for(options, ctx.home)
     if options.check:
-        from kt_cli.commands.check import before_servers, check
+        from kt_cli.workflow.check import before_servers, check
 
         machine = before_servers(machine, ctx.home)
     asked = wanted(options.run(), ctx, machine, profile=options.profile)
@@ -75,7 +76,7 @@ def cli(options: PlanOptions, ctx: Context) -> None:
         check(planned, ctx)
         return
     if options.out:
-        from kt_cli.commands.records import save_plan
+        from kt_cli.workflow.records import save_plan
 
         save_plan(Path(options.out), planned.plan)
         ctx.out.note(f"wrote {options.out}")
@@ -90,7 +91,7 @@ def show(planned: Planned, ctx: Context, explain: bool) -> None:
     if not (explain or ctx.out.json_mode):
         ctx.out.result("plan", {}, *lines)
         return
-    from kt_cli.commands.launching import engine_command
+    from kt_cli.workflow.launch import engine_command
 
     engine = engine_command(planned, ctx.home, ctx.extra)
     shown = ["", engine] if planned.plan.fits else []

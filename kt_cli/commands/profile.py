@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import typer
 
-from kt_cli.commands import profiles
-from kt_cli.commands.cli import Context, NoOptions, need, takes
+from kt_cli.command import NoOptions, takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
 from kt_cli.opts import given, opt, shown_argv
+from kt_cli.workflow import profiles
+from kt_cli.workflow.context import Context, need
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from kt_cli import runtime
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.core.serial import to_plain
 from kt_cli.opts import opt
 from kt_cli.runtime import Server, Unwritten, Usage
 from kt_cli.ui import human_bytes, one_line
+from kt_cli.workflow.context import Context
 
 _HEAD = ("NAME", "STATE", "URL", "UPTIME", "MEMORY", "RUN/WAIT", "TOK/S", "MODEL", "ENGINE")
 

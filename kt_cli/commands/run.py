@@ -9,21 +9,8 @@ from pathlib import Path
 import typer
 
 from kt_cli import environment
-from kt_cli.commands.attach import Served, serve
-from kt_cli.commands.check import remember
-from kt_cli.commands.cli import Context, takes
-from kt_cli.commands.launching import (
-    engine_command,
-    launch,
-    shell_line,
-    this_machine,
-    with_engine,
-)
-from kt_cli.commands.llama_flags import LlamaFlags, refuse_llama
-from kt_cli.commands.models import find_model
+from kt_cli.command import takes
 from kt_cli.commands.plan import as_json, kt_command
-from kt_cli.commands.planned import Planned, fitting, plan_for, with_settings
-from kt_cli.commands.wanted import Wanted, from_file, replayed, wanted
 from kt_cli.core.hosts import is_loopback
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.machine import Machine
@@ -34,6 +21,21 @@ from kt_cli.errors import AuthError, DoesNotFitError, NotFoundError, UsageError
 from kt_cli.options import OUTPUT, RunOptions
 from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes
+from kt_cli.workflow.check import remember
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.follow import Served, serve
+from kt_cli.workflow.launch import (
+    engine_command,
+    launch,
+    shell_line,
+    this_machine,
+    with_engine,
+)
+from kt_cli.workflow.llama_flags import LlamaFlags, refuse_llama
+from kt_cli.workflow.models import find_model
+from kt_cli.workflow.origins import with_settings
+from kt_cli.workflow.plan import Planned, fitting, plan_for
+from kt_cli.workflow.resolve import Wanted, from_file, replayed, wanted
 
 AUTO_KEY = "auto"
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kt_cli import runtime
-from kt_cli.commands.choice import chosen
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
 from kt_cli.opts import opt
 from kt_cli.runtime import Server
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.servers import chosen
 
 
 @dataclass(frozen=True, slots=True)

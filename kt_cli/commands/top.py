@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kt_cli import probe, runtime
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import UsageError
 from kt_cli.opts import opt
@@ -16,6 +16,7 @@ from kt_cli.probe import counters, live
 from kt_cli.probe.live import Sample
 from kt_cli.runtime import Server, Usage
 from kt_cli.ui import human_bytes
+from kt_cli.workflow.context import Context
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kt_cli import __version__
-from kt_cli.commands.cli import Context, takes
+from kt_cli.command import takes
 from kt_cli.errors import KtError
 from kt_cli.opts import opt
 from kt_cli.settings import write_atomic
+from kt_cli.workflow.context import Context
 
 if TYPE_CHECKING:
     from kt_cli.core.machine import Engine

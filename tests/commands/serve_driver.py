@@ -7,12 +7,12 @@ import sys
 
 import typer
 
-from kt_cli.commands.attach import Served, serve
-from kt_cli.commands.cli import context
+from kt_cli.command import context
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.serial import from_plain
 from kt_cli.errors import KtError
 from kt_cli.options import CommonOptions
+from kt_cli.workflow.follow import Served, serve
 
 spec = from_plain(LaunchSpec, json.loads(sys.argv[1]))
 ctx = context(CommonOptions(json="--json" in sys.argv))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kt_cli.commands.check import freed
+from kt_cli.workflow.check import freed
 from tests.core.builders import machine
 
 

@@ -12,14 +12,14 @@ import pytest
 
 from kt_cli import app
 from kt_cli.commands import run
-from kt_cli.commands.attach import curl
-from kt_cli.commands.planned import Planned, fitting
 from kt_cli.commands.ps import span
 from kt_cli.core.plan import Fix, Plan, Problem
 from kt_cli.core.remedy import Replan
 from kt_cli.engines.facts import read_facts
 from kt_cli.errors import AuthError, DoesNotFitError
 from kt_cli.options import RunOptions
+from kt_cli.workflow.follow import curl
+from kt_cli.workflow.plan import Planned, fitting
 from tests.core.builders import machine, small_model
 
 

@@ -12,7 +12,7 @@ from commands.sglang_stand_in import install, tiny_mixtral
 from runtime.bench import free_port
 
 from kt_cli import app, runtime
-from kt_cli.commands.records import outcomes
+from kt_cli.workflow.records import outcomes
 
 
 @pytest.fixture

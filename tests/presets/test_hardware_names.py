@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from kt_cli.commands.machines import MachineOptions, machine_for
-from kt_cli.commands.sizes import parse_memory
 from kt_cli.core.hardware import (
     cpu_key,
     cpu_named,
@@ -24,6 +22,8 @@ from kt_cli.core.units import GIB
 from kt_cli.core.what_if import CORE_GBS
 from kt_cli.engines.facts import read_cpus, read_gpus
 from kt_cli.errors import KtError, NotFoundError, UsageError
+from kt_cli.workflow.machines import MachineOptions, machine_for
+from kt_cli.workflow.sizes import parse_memory
 
 GPUS, CPUS = read_gpus(), read_cpus()
 BASE = "a770+14900k"

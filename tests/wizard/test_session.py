@@ -150,7 +150,7 @@ def test_errors_say_what_and_how(
 
 
 def test_a_written_plan_reads_back(tmp_path: Path) -> None:
-    from kt_cli.commands.records import load_plan
+    from kt_cli.workflow.records import load_plan
 
     file = tmp_path / "plan.json"
     assert kt(tmp_path, "plan", "olmoe", *SERVER, "--out", str(file)).returncode == 0
@@ -160,8 +160,8 @@ def test_a_written_plan_reads_back(tmp_path: Path) -> None:
 
 
 def test_a_broken_plan_file_is_named(tmp_path: Path) -> None:
-    from kt_cli.commands.records import load_plan
     from kt_cli.errors import NotFoundError, UsageError
+    from kt_cli.workflow.records import load_plan
 
     with pytest.raises(NotFoundError):
         load_plan(tmp_path / "none.json")

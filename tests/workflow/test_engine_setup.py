@@ -22,7 +22,7 @@ def plan_on(machine: Machine) -> Plan:
 
 
 def machine_named(name: str) -> Machine:
-    from kt_cli.commands.machines import base_machine
+    from kt_cli.workflow.machines import base_machine
 
     return dataclasses.replace(base_machine(name, Path("none")), engines=())
 

@@ -6,14 +6,10 @@ import shlex
 from dataclasses import replace
 from functools import partial
 
-from kt_cli.commands import profiles
-from kt_cli.commands.cli import Context
-from kt_cli.commands.models import find_model
-from kt_cli.commands.planned import adapter_of, facts_for, hints_for, with_settings
 from kt_cli.core.fit import Fit
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
-from kt_cli.core.plan_run import Origins, plan_run
+from kt_cli.core.plan_run import Origins
 from kt_cli.core.units import tokens
 from kt_cli.errors import UsageError
 from kt_cli.options import RunOptions
@@ -21,7 +17,12 @@ from kt_cli.opts import shown_argv
 from kt_cli.ui import human_bytes
 from kt_cli.ui.plan import picture
 from kt_cli.ui.prompts import Choice, Prompts
-from kt_cli.wizard import Planner, complete
+from kt_cli.wizard import complete
+from kt_cli.workflow import profiles
+from kt_cli.workflow.candidates import candidates, row_of, runner
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.models import find_model
+from kt_cli.workflow.plan import plan_for
 
 
 def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunOptions, Origins]:
@@ -34,24 +35,12 @@ def by_wizard(options: RunOptions, ctx: Context, machine: Machine) -> tuple[RunO
     prompts = ctx.prompts
     if options.model is None:
         options = replace(options, model=_model(ctx, machine, prompts))
-    show = partial(_show, ctx=ctx, prompts=prompts)
-    found = complete(options, _planner(options, ctx, machine), prompts, show)
+    model, show = find_model(options.model or "", ctx), partial(_show, ctx=ctx, prompts=prompts)
+    found = complete(options, lambda o: plan_for(o, ctx, machine, model).plan, prompts, show)
     ctx.out.note("")
     ctx.out.note("the same again: " + shlex.join(["kt", "run", *shown_argv(found.options)]))
     _save(found.options, ctx, prompts)
     return found.options, Origins(found.sources)
-
-
-def _planner(options: RunOptions, ctx: Context, machine: Machine) -> Planner:
-    model = find_model(options.model or "", ctx)
-    hints, facts = hints_for(options.model or "", model), facts_for(machine, ctx.home, model)
-    adapter = adapter_of(options)
-
-    def plan(wanted: RunOptions) -> Plan:
-        full, origins = with_settings(wanted, ctx.settings)
-        return plan_run(machine, model, full, facts, origins, hints, adapter)
-
-    return plan
 
 
 def _show(plan: Plan, ctx: Context, prompts: Prompts) -> None:
@@ -64,10 +53,8 @@ def _show(plan: Plan, ctx: Context, prompts: Prompts) -> None:
 
 def _model(ctx: Context, machine: Machine, prompts: Prompts) -> str:
     """A choice among those that run here, the demo first, models on disk before others."""
-    from kt_cli.commands.fit import candidates, row_of, runner
-
-    planner = runner(machine, RunOptions(), facts_for(machine, ctx.home), Origins())
-    rows = [row_of(c, planner) for c in candidates(ctx.home)]
+    plan_one = runner(ctx, machine, RunOptions())
+    rows = [row_of(c, plan_one) for c in candidates(ctx.home)]
     running = sorted((r for r in rows if r.runs), key=lambda r: (not r.local, -r.parameters))
     choices = [Choice("demo", "a small one that is made here")]
     choices += [Choice(r.model, _about(r)) for r in running if r.model != "demo"]

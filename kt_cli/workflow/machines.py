@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kt_cli.commands.sizes import parse_memory
 from kt_cli.core.facts import GpuFacts
 from kt_cli.core.hardware import counted, cpu_named, gpu_named, near, parse_disk, sized
 from kt_cli.core.machine import Engine, Machine
@@ -16,6 +15,7 @@ from kt_cli.engines import sglang
 from kt_cli.engines.facts import presets_folder, read_cpus, read_gpus
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.opts import opt, parse_preset_or_path
+from kt_cli.workflow.sizes import parse_memory
 
 WHAT_IF = "What if"
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kt_cli.commands.cli import Context
-from kt_cli.commands.planned import HERE, Planned, with_settings
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
@@ -19,6 +17,10 @@ from kt_cli.engines import embedded, sglang
 from kt_cli.engines.facts import read_gpus
 from kt_cli.errors import KtError, UsageError
 from kt_cli.options import RunOptions
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.facts import HERE
+from kt_cli.workflow.origins import with_settings
+from kt_cli.workflow.plan import Planned
 
 UNCHECKED = "unchecked"
 """In `Engine.details` of an engine that was found but not loaded; see `probe.stack`."""

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kt_cli.commands.cli import Context
-from kt_cli.commands.planned import Planned
-from kt_cli.commands.records import outcomes, save_outcome
 from kt_cli.core.engine_report import EngineReport, planned_uses
 from kt_cli.core.engine_report import report as compared
 from kt_cli.core.history import FIRST, LATE, Cache, Outcome, compare, expected_now, expected_vram
@@ -21,6 +18,9 @@ from kt_cli.core.serial import to_plain
 from kt_cli.engines import sglang
 from kt_cli.errors import KtError, NotReadyError
 from kt_cli.ui.plan import comparison
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.plan import Planned
+from kt_cli.workflow.records import outcomes, save_outcome
 
 if TYPE_CHECKING:
     from kt_cli.runtime import Server

@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from kt_cli.commands.cli import Context
 from kt_cli.core.model import Model
 from kt_cli.errors import NotFoundError, TransferError
+from kt_cli.workflow.context import Context
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kt_cli import runtime
-from kt_cli.commands.cli import Context
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.runtime import Server
 from kt_cli.ui.prompts import Choice
+from kt_cli.workflow.context import Context
 
 
 def chosen(ctx: Context, name: str | None, candidates: Sequence[Server]) -> Server:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kt_cli.commands.cli import Context
-from kt_cli.commands.models import find_model
-from kt_cli.commands.planned import Planned, facts_for, joined
 from kt_cli.core.drift import check_drift
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
@@ -15,6 +12,11 @@ from kt_cli.core.plan_run import Origins
 from kt_cli.errors import UsageError
 from kt_cli.options import RunOptions
 from kt_cli.opts import given, replace_undecided
+from kt_cli.workflow.context import Context
+from kt_cli.workflow.facts import facts_for
+from kt_cli.workflow.models import find_model
+from kt_cli.workflow.origins import joined
+from kt_cli.workflow.plan import Planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,13 @@ def wanted(
     """
     said = Origins()
     if profile:
-        from kt_cli.commands.profiles import with_profile
+        from kt_cli.workflow.profiles import with_profile
 
         options, said = with_profile(options, ctx.home, profile)
     if options.model is not None and not ask:
         return Wanted(options, said)
     _require_somebody(ctx, options)
-    from kt_cli.commands.ask import by_wizard
+    from kt_cli.workflow.guide import by_wizard
 
     options, answered = by_wizard(options, ctx, machine)
     return Wanted(options, joined(answered, said))
@@ -60,7 +62,7 @@ def _require_somebody(ctx: Context, options: RunOptions) -> None:
 
 def from_file(file: str, options: RunOptions) -> Wanted:
     """The plan with address and names as given beside it; its model unless another is named."""
-    from kt_cli.commands.records import load_plan
+    from kt_cli.workflow.records import load_plan
 
     plan = load_plan(Path(file))
     fields = ("host", "port", "served_model_name")

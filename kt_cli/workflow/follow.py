@@ -13,12 +13,12 @@ from typing import Any
 import typer
 
 from kt_cli import runtime
-from kt_cli.commands.cli import Context
 from kt_cli.core.events import Event, Failed, Progress, Ready, Starting, Stopped
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.serial import to_plain
 from kt_cli.errors import INTERRUPTED, NotReadyError
 from kt_cli.ui.progress import Show, progress
+from kt_cli.workflow.context import Context
 
 _TAIL = 10
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
