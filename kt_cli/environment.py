@@ -52,7 +52,7 @@ def clean_secret(value: str, origin: str) -> str:
             raise UsageError(
                 f"{origin} is not a key that can be sent",
                 f"it has {kind} at position {position} of {len(key)}",
-                f"set {origin} anew, copied from where the key was made",
+                f"give {origin} anew, copied from where the key was made",
             )
     return key
 

@@ -70,7 +70,7 @@ def read_value(key: Key, text: str) -> Any:
     try:
         value = _convert(key, text)
     except ValueError as error:
-        raise UsageError(f"{key.name} cannot be {text!r}", str(error), key.help) from error
+        raise UsageError(f"{key.name} cannot be {text!r}", str(error), _help(key)) from error
     if key.spec.choices and value not in key.spec.choices:
         raise UsageError(
             f"{key.name} cannot be {text!r}", f"choices: {', '.join(key.spec.choices)}"
@@ -80,6 +80,14 @@ def read_value(key: Key, text: str) -> Any:
         bounds = f"allowed: {low:g}" + (f" to {high:g}" if high is not None else " or more")
         raise UsageError(f"{key.name} cannot be {text!r}", bounds)
     return value
+
+
+def _help(key: Key) -> str:
+    """What the value is for, and its bounds."""
+    low, high = key.spec.low, key.spec.high
+    if low is None:
+        return f"expected: {key.help}"
+    return f"expected: {key.help}, {low:g}" + (f" to {high:g}" if high is not None else " or more")
 
 
 def _convert(key: Key, text: str) -> Any:

@@ -10,7 +10,6 @@ import pytest
 from hostile import HOSTILE, STEERING, steering
 from hypothesis import given
 from hypothesis import strategies as st
-from kt_cli.ui.ask import LineAsker
 from rich.panel import Panel
 from rich.text import Text
 
@@ -23,6 +22,7 @@ from kt_cli.runtime.procs import Process
 from kt_cli.runtime.register import Folder, Server, write_state
 from kt_cli.ui import Out, Painted, one_line, table, visible
 from kt_cli.ui.progress import progress
+from kt_cli.ui.prompts import Choice, PlainPrompts
 
 
 class Terminal(io.StringIO):
@@ -42,9 +42,10 @@ def everything(out: Out) -> None:
     out.error(error)
     out.trace(error)
     out.console().print(HOSTILE)
-    asker = LineAsker(out, io.StringIO("1\n\n"))
-    asker.choose(HOSTILE, [HOSTILE], HOSTILE)
-    asker.ask(HOSTILE, HOSTILE, HOSTILE, str)
+    asker = PlainPrompts(out, io.StringIO("?\n1\n\n?\n\n"))
+    asker.choose(HOSTILE, [Choice(HOSTILE, HOSTILE)], HOSTILE, HOSTILE)
+    asker.confirm(HOSTILE)
+    asker.text(HOSTILE, HOSTILE, HOSTILE, str)
     with progress(out, HOSTILE) as show:
         show(HOSTILE, 0.5)
 

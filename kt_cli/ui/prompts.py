@@ -130,8 +130,8 @@ class _Full:
         hint = f"[{default}] " if default else ""
         while True:
             asked = questionary.text(
-                question,
-                instruction=hint,
+                one_line(question),
+                instruction=one_line(hint),
                 validate=allowed,
                 validate_while_typing=False,
                 **self._look(),
