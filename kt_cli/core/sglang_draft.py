@@ -86,20 +86,21 @@ def host_short(case: SglangCase, choice: SglangChoice) -> int:
 def node_sets(case: SglangCase, method: str, gpus: int) -> list[tuple[int, ...]]:
     """NUMA nodes that experts may be split over, evenly: all, or fewer where some are small.
 
-    For every number of nodes those with most memory, and those with most cores.
+    For every number of nodes and every least memory, those with most cores.
     """
     asked = case.wishes.get("numa_nodes")
     if asked:
         return [tuple(asked)]
     known, experts = case.method(method), case.model.experts
     nodes, near = case.machine.worker_nodes, {g.node for g in nvidia(case.machine)}
-    roomy = sorted(nodes, key=lambda n: (-n.memory, n.id not in near, n.id))
-    busy = sorted(nodes, key=lambda n: (-_cores(case, (n.id,)), -n.memory, n.id))
+    order = sorted(nodes, key=lambda n: (-_cores(case, (n.id,)), -n.memory, n.id not in near, n.id))
     found = []
     for count in range(len(nodes), 0, -1):
         whole = known is None or experts is None or splits(experts, known, count)
         if count == 1 or (whole and count <= _allowed(case, gpus)):
-            found += [tuple(sorted(n.id for n in order[:count])) for order in (roomy, busy)]
+            for least in sorted({n.memory for n in nodes}, reverse=True):
+                able = [n.id for n in order if n.memory >= least]
+                found += [tuple(sorted(able[:count]))] if len(able) >= count else []
     return list(dict.fromkeys(found)) or [()]
 
 
