@@ -73,13 +73,13 @@ class Config:
 
     @property
     def model_type(self) -> str:
-        return self.record.text("model_type", default="") or self._whole.text(
+        return self.record.text("model_type", default="") or self.whole.text(
             "model_type", default=""
         )
 
     @property
     def architecture(self) -> str:
-        names = self._whole.texts("architectures") or self.record.texts("architectures")
+        names = self.whole.texts("architectures") or self.record.texts("architectures")
         return names[0] if names else ""
 
     def has(self, *keys: str) -> bool:
@@ -93,7 +93,7 @@ class Config:
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A key that `text_config` lacks may stand beside it."""
-        own = self.record if key in self.values else self._whole
+        own = self.record if key in self.values else self.whole
         return own.flag(key, default=default)
 
     def text(self, *keys: str, default: str = "") -> str:
@@ -110,13 +110,13 @@ class Config:
     def section(self, key: str) -> Record:
         """The same, to be read by its keys."""
         own = self.record.part(key)
-        return own if own.values else self._whole.part(key)
+        return own if own.values else self.whole.part(key)
 
     def wrong(self, why: str) -> KtError:
         return self._source.wrong(why)
 
     @property
-    def _whole(self) -> Record:
+    def whole(self) -> Record:
         return Record(self._source, self.outer)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,12 @@ from kt_cli.catalog.config import Config
 from kt_cli.catalog.counted import KEY, counted_stocks
 from kt_cli.catalog.experts import expert_layers, read_experts
 from kt_cli.catalog.families import FAMILIES, Family, family_name, family_of
-from kt_cli.catalog.held import expert_dtype, parameters_of, stored_quantization
+from kt_cli.catalog.held import INTEGERS, expert_dtype, parameters_of, stored_quantization
 from kt_cli.catalog.inventory import inventory
 from kt_cli.catalog.lookups import lookup_rows, prefill_layers, stored_lookup
 from kt_cli.catalog.naming import classify
-from kt_cli.catalog.quantization import (
-    Scheme,
-    expert_quantization,
-    model_dtype,
-    read_scheme,
-    stored_bytes,
-)
+from kt_cli.catalog.quantization import expert_quantization, model_dtype, stored_bytes
+from kt_cli.catalog.quantization_config import Scheme, read_scheme
 from kt_cli.catalog.stock import Stock
 from kt_cli.catalog.verify import require_experts
 from kt_cli.catalog.vision_stock import vision_stock
@@ -57,17 +52,36 @@ def from_tensors(
     family = family_of(config) or Family(width=_generic_width(config))
     experts, found = read_experts(config, family), list(tensors)
     require_experts(found, experts, where)
-    quantization = stored_quantization(found, expert_quantization(read_scheme(config), config))
+    scheme = read_scheme(config)
+    quantization = stored_quantization(found, expert_quantization(scheme, config))
     tally, strange = Tally(Counter(), Counter()), []
     layers = config.number("num_hidden_layers")
     for info in found:
         kind = classify(info.name, layers)
         if kind is None:
             strange.append(info.name)
-        tally.add(kind or "other", info.nbytes, parameters_of(info, quantization))
-    quantization = quantization or Quantization(expert_dtype(found) or model_dtype(config))
+        how = _stored_as(info.name, kind, scheme, quantization)
+        tally.add(kind or "other", info.nbytes, parameters_of(info, how))
+    quantization = quantization or _unquantised(found, config)
     notes = _strange(strange) + _unknown_family(config)
     return _model(config, family, experts, tally, quantization, name, notes, exact=True)
+
+
+def _stored_as(
+    name: str, kind: TensorClass | None, scheme: Scheme | None, experts: Quantization | None
+) -> Quantization | None:
+    if scheme is None or (kind == "routed_experts" and not scheme.mixed):
+        return experts
+    own = scheme.of(name.rpartition(".")[0]) if scheme.mixed else scheme.default
+    return own or experts
+
+
+def _unquantised(tensors: Sequence[TensorInfo], config: Config) -> Quantization:
+    dtype = expert_dtype(tensors)
+    if dtype.upper() in INTEGERS:
+        why = f"its experts are stored as {dtype.upper()}, and nothing says how to read that"
+        raise config.wrong(f"{why}: it has no `quantization_config`")
+    return Quantization(dtype or model_dtype(config))
 
 
 def from_config(values: Mapping[str, Any], name: str) -> Model:
@@ -111,9 +125,10 @@ def _stocks(config: Config, family: Family, experts: Experts | None) -> Iterator
 def _stock_bytes(
     stock: Stock, scheme: Scheme | None, routed: Quantization | None, width: int
 ) -> int:
-    if scheme and stock.matrix and scheme.applies(f"model.layers.0.{stock.name}"):
-        expert = routed and stock.name.startswith("mlp.experts")
-        return stored_bytes(stock.shape, routed if expert and routed else scheme.quantization)
+    expert = stock.name.startswith("mlp.experts")
+    how = scheme.of(f"model.layers.0.{stock.name}") if scheme and stock.matrix else None
+    if how:
+        return stored_bytes(stock.shape, routed if expert and routed else how)
     values = stock.parameters // stock.times if stock.times else 0
     return values * (stock.width or width)
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from kt_cli import network
 from kt_cli.catalog.describe import from_tensors
+from kt_cli.catalog.quantization_config import with_quantization
 from kt_cli.core.model import Model
 from kt_cli.documents import MAX_BYTES, Source, parse_json
 from kt_cli.errors import AuthError, NotFoundError, TransferError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import httpx
 
 ENDPOINT = "https://huggingface.co"
+PACKED = (".qweight", ".weight_scale", ".weight_packed", ".weight_scale_inv")
+"""Tensors of quantised models, which may say how in a file of its own."""
 SINGLE = "model.safetensors"
 FIRST_BYTES = 256 * 1024
 """Most headers fit, so one request reads them."""
@@ -54,8 +57,18 @@ def remote(repo: str, revision: str = "main", endpoint: str = ENDPOINT, token: s
 def read_remote(files: Files, name: str) -> Model:
     content = files.read("config.json", 0, MAX_BYTES)[0]
     config = parse_json(content, Source(f"{files.where}/config.json")).values
-    tensors = (info for held in _shards(files).values() for info in held.values())
+    tensors = [info for held in _shards(files).values() for info in held.values()]
+    if any(info.name.endswith(PACKED) for info in tensors):
+        config = with_quantization(config, lambda name: _beside(files, name))
     return from_tensors(config, tensors, name, files.where)
+
+
+def _beside(files: Files, name: str) -> Mapping[str, Any]:
+    try:
+        content = files.read(name, 0, MAX_BYTES)[0]
+    except NotFoundError:
+        return {}
+    return parse_json(content, Source(f"{files.where}/{name}")).values
 
 
 def _shards(files: Files) -> Mapping[str, Mapping[str, TensorInfo]]:

@@ -77,6 +77,13 @@ def test_asymmetric_gptq_takes_zero_points_less_one_or_whole(whole):
     np.testing.assert_allclose(matrix.decode(), expected, rtol=1e-6)
 
 
+def test_gptq_of_8_bits_is_refused_by_name():
+    words_, zeros = np.zeros((K // 4, N), np.int32), np.zeros((2, N // 4), np.int32)
+    for told in ({"g_idx": np.arange(K) // (K // 2)}, {"qzeros": zeros}):
+        with pytest.raises(UnsupportedFormat, match="GPTQ of 8 bits"):
+            Gptq(words_, np.ones((2, N), np.float32), **told)
+
+
 def test_gptq_zero_points_of_another_shape_are_refused():
     packed = gptq(Codes(VALUES, SCALES, 4))
     with pytest.raises(FormatError, match=r"qzeros have shape \(1, 2\), not \(2, 2\)"):

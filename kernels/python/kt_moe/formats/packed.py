@@ -64,6 +64,9 @@ class Gptq:
         groups = len(self.scales)
         if self.qweight.dtype != np.int32:
             raise FormatError(f"GPTQ qweight is {self.qweight.dtype}, not int32")
+        bits = self._width()
+        if bits != 4:
+            raise UnsupportedFormat(f"GPTQ of {bits:g} bits is not supported, 4 are")
         if self.scales.shape != (groups, n) or not groups or k % groups:
             raise FormatError(f"GPTQ scales {self.scales.shape} do not fit weights {(n, k)}")
         if self.g_idx is not None and (self.g_idx != np.arange(k) // (k // groups)).any():
@@ -73,6 +76,15 @@ class Gptq:
         if self.qzeros is not None and self.qzeros.shape != (groups, n // 8):
             wanted = (groups, n // 8)
             raise FormatError(f"GPTQ qzeros have shape {self.qzeros.shape}, not {wanted}")
+
+    def _width(self) -> float:
+        """Bits a weight, by what tells the number of columns or of zero points."""
+        rows, n = self.qweight.shape
+        if self.g_idx is not None and len(self.g_idx):
+            return 32 * rows / len(self.g_idx)
+        if self.qzeros is not None and len(self.qzeros) == len(self.scales) and n:
+            return 32 * self.qzeros.shape[1] / n
+        return 4
 
     @property
     def shape(self) -> tuple[int, int]:
