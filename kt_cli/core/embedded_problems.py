@@ -54,6 +54,10 @@ def impossible(case: Case, choice: Choice) -> Iterator[Problem]:
         names = ", ".join(case.facts.methods)
         why = f"its formats: {names}"
         yield Problem(f"the embedded engine has no expert format {choice.method}", why)
+    if case.wishes.get("experts_backend") == "torch" and case.wishes.fixed("kt_method"):
+        fix = Fix("our kernels", "runs", "--experts-backend auto")
+        why = f"PyTorch's operator computes experts as {choice.dtype}"
+        yield Problem(f"experts in {choice.method} need our kernels", why, fixes=(fix,))
     if case.model.context and choice.context > case.model.context:
         limit = case.model.context
         why = f"the model knows positions up to {limit}"

@@ -237,3 +237,28 @@ def test_a_cache_in_another_type_than_attention_is_refused() -> None:
     made = plan(RunOptions(model="small", kv_cache_dtype="fp8"))
     assert not made.fits
     assert made.problems[0].fixes[0].flag == "--kv-cache-dtype fp32"
+
+
+def test_a_format_of_our_kernels_is_refused_beside_torchs_operator() -> None:
+    made = plan(RunOptions(model="small", experts_backend="torch", kt_method="INT8"))
+    assert "INT8 need our kernels" in made.problems[0].what
+    assert plan(RunOptions(model="small", experts_backend="torch")).fits
+
+
+def test_a_format_that_is_asked_for_is_held_beside_fp32() -> None:
+    hardware = replace(machine(), engines=(Engine("kt_moe", "0.1"),))
+    asked = RunOptions(model="small", dtype="fp32", kt_method="INT8")
+    made = plan_run(hardware, small_model(), asked, FACTS)
+    assert (made.value("compute_backend"), made.value("kt_method")) == ("kt_moe", "INT8")
+    assert item(made, "experts") == 30 * 8 * 3 * 576 * 768
+
+
+def test_kernels_that_cannot_run_are_not_planned_with() -> None:
+    for engine, isa in (
+        (Engine("kt_moe", "0.1", details={"available": "False"}), ("avx2", "fma")),
+        (Engine("kt_moe", "0.1"), ("asimd", "sve")),
+        (Engine("kt_moe", "0.1", problem="ImportError"), ("avx2", "fma")),
+    ):
+        hardware = replace(machine(isa=isa), engines=(engine,))
+        made = plan_run(hardware, small_model(), RunOptions(model="small"), FACTS)
+        assert made.value("compute_backend") == "torch"
