@@ -11,10 +11,10 @@ import pytest
 from hub_server import FakeHub
 
 from kt_cli import environment, network
+from kt_cli.api_client.client import Client as ChatClient
+from kt_cli.api_client.find import find
 from kt_cli.app import run
 from kt_cli.catalog import remote_files
-from kt_cli.chat.client import Client as ChatClient
-from kt_cli.chat.find import find
 from kt_cli.doctor import online
 from kt_cli.errors import EnvironmentBroken, KtError, UsageError
 from kt_cli.hub.client import client

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
 
-from kt_cli.chat.client import Client, Delta
+from kt_cli.api_client.client import Client, Delta
 from kt_cli.chat.interrupts import Interrupts
 from kt_cli.chat.keyboard import silent
 from kt_cli.chat.render import Renderer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kt_cli.api_client.client import Client
+from kt_cli.api_client.failures import LostError
 from kt_cli.chat.answer import Answer, get_answer
-from kt_cli.chat.client import Client
-from kt_cli.chat.failures import LostError
 from kt_cli.chat.render import Renderer
 from kt_cli.chat.session import Session
 from kt_cli.chat.stats import Speed

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kt_cli.api_client.params import LIMITS
 from kt_cli.chat.chat import Chat, Leave
 from kt_cli.chat.files import read_text
-from kt_cli.chat.params import LIMITS
 from kt_cli.errors import KtError, UsageError
 from kt_cli.ui import table
 

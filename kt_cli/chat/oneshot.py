@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kt_cli.api_client.client import Client
 from kt_cli.chat.answer import Answer, get_answer
-from kt_cli.chat.client import Client
 from kt_cli.chat.render import Plain
 from kt_cli.chat.session import Session
 from kt_cli.ui import Out

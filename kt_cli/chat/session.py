@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from kt_cli.chat.params import Params
+from kt_cli.api_client.params import Params
 
 TITLE_LENGTH = 60
 

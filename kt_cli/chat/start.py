@@ -6,15 +6,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from kt_cli.api_client.client import Client
+from kt_cli.api_client.find import find
+from kt_cli.api_client.params import Params
 from kt_cli.chat import commands
 from kt_cli.chat.chat import Chat
-from kt_cli.chat.client import Client
 from kt_cli.chat.files import read_text
-from kt_cli.chat.find import find
 from kt_cli.chat.loop import converse
 from kt_cli.chat.oneshot import ask_once
 from kt_cli.chat.options import ChatOptions
-from kt_cli.chat.params import Params
 from kt_cli.chat.render import for_conversation
 from kt_cli.chat.session import Conversation, Session
 from kt_cli.chat.store import Store

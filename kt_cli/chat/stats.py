@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from kt_cli.chat.client import Delta
+from kt_cli.api_client.client import Delta
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kt_cli.chat.find import is_anybody_there
+from kt_cli.api_client.find import is_anybody_there
 from kt_cli.chat.options import ChatOptions
 from kt_cli.command import takes
 from kt_cli.commands.run import RunCommandOptions, run

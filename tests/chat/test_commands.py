@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from chat.raw_server import DONE, END, Raw, raw_server, text
 
+from kt_cli.api_client.client import Client
 from kt_cli.chat import commands
 from kt_cli.chat.chat import Chat, Leave
-from kt_cli.chat.client import Client
 from kt_cli.chat.loop import converse, handle
 from kt_cli.chat.prompt import is_open, unquote
 from kt_cli.chat.render import Plain

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_cli.chat.params import LIMITS, Params
+from kt_cli.api_client.params import LIMITS, Params
 from kt_cli.chat.session import Conversation, Message, Session, quote_file, wire_messages
 from kt_cli.errors import UsageError
 

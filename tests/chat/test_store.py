@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from kt_cli.chat.params import Params
+from kt_cli.api_client.params import Params
 from kt_cli.chat.session import Conversation, Message
 from kt_cli.chat.store import SCHEMA, Store
 from kt_cli.errors import KtError, NotFoundError, UsageError

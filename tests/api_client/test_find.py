@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from kt_cli.chat.find import DEFAULT_URL, Address, find
+from kt_cli.api_client.find import DEFAULT_URL, Address, find
 from kt_cli.errors import NotReadyError
 from kt_cli.runtime.procs import identify
 

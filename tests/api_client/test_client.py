@@ -7,9 +7,9 @@ import time
 import pytest
 from chat.raw_server import DONE, END, raw_server, text, thought, wait_until
 
-from kt_cli.chat.client import Client, base_url
-from kt_cli.chat.failures import LostError
-from kt_cli.chat.params import Params
+from kt_cli.api_client.client import Client, base_url
+from kt_cli.api_client.failures import LostError
+from kt_cli.api_client.params import Params
 from kt_cli.chat.stats import Meter
 from kt_cli.errors import AuthError, KtError, NotFoundError, NotReadyError, UsageError
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from kt_cli import network
-from kt_cli.chat.failures import LostError, refusal, unreachable
-from kt_cli.chat.params import Params
+from kt_cli.api_client.failures import LostError, refusal, unreachable
+from kt_cli.api_client.params import Params
 from kt_cli.errors import KtError, UsageError
 
 CONNECT_S = 5.0
