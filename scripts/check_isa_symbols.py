@@ -26,15 +26,18 @@ def isa_objects(build_dir: Path) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("objects", nargs="*", type=Path, help="instead of those of a build")
     parser.add_argument("--build-dir", type=Path, default=Path("build"))
-    objects = isa_objects(parser.parse_args(argv).build_dir)
+    parser.add_argument("--nm", default="nm")
+    asked = parser.parse_args(argv)
+    objects = asked.objects or isa_objects(asked.build_dir)
     if not objects:
         print("no ISA objects found: build the kernels first", file=sys.stderr)
         return 1
     bad = 0
     for path in objects:
         listing = subprocess.run(
-            ["nm", "-C", str(path)], check=True, capture_output=True, text=True
+            [asked.nm, "-C", str(path)], check=True, capture_output=True, text=True
         ).stdout
         for name in shared_symbols(listing):
             print(f"{path.name}: {name}", file=sys.stderr)

@@ -40,28 +40,37 @@ double seconds_of(void (*work)(const char*), const char* operands) {
 
 #define LOAD(t, i) _tile_loadd(t, x + i * 1024, 64)
 #define DOT(c, a, b) _tile_dpbssd(c, a, b)
-#define LOOP(name, first, ...)                   \
-  void name(const char* x) {                     \
-    first;                                       \
-    for (long i = 0; i < kRounds; ++i) {         \
-      (void)x;                                   \
-      __VA_ARGS__;                               \
-    }                                            \
+#define LOOP(name, first, ...)           \
+  void name(const char* x) {             \
+    first;                               \
+    for (long i = 0; i < kRounds; ++i) { \
+      (void)x;                           \
+      __VA_ARGS__;                       \
+    }                                    \
   }
 
 // Four sums and four operands in all eight tiles, nothing loaded.
-LOOP(products, LOAD(0, 0); LOAD(1, 0); LOAD(2, 0); LOAD(3, 0); LOAD(4, 0); LOAD(5, 1); LOAD(6, 2); LOAD(7, 3),
-     DOT(1, 4, 7); DOT(0, 4, 6); DOT(3, 5, 7); DOT(2, 5, 6))
+LOOP(products, LOAD(0, 0); LOAD(1, 0); LOAD(2, 0); LOAD(3, 0); LOAD(4, 0); LOAD(5, 1); LOAD(6, 2);
+     LOAD(7, 3), DOT(1, 4, 7); DOT(0, 4, 6); DOT(3, 5, 7); DOT(2, 5, 6))
 // One sum and two operands.
-LOOP(three_tiles, LOAD(0, 0); LOAD(4, 0); LOAD(6, 2),
-     DOT(0, 4, 6); DOT(0, 4, 6); DOT(0, 4, 6); DOT(0, 4, 6))
+LOOP(three_tiles, LOAD(0, 0); LOAD(4, 0); LOAD(6, 2), DOT(0, 4, 6); DOT(0, 4, 6); DOT(0, 4, 6); DOT(0, 4, 6))
 LOOP(loads, , LOAD(4, 0); LOAD(7, 3); LOAD(6, 2); LOAD(5, 1))
 // Two blocks times two panels: four loads, four products.
 LOOP(square, , LOAD(4, 0); LOAD(7, 3); DOT(1, 4, 7); LOAD(6, 2); DOT(0, 4, 6); LOAD(5, 1); DOT(3, 5, 7); DOT(2, 5, 6))
 // The same, every operand's tile emptied after its last use.
-#define EMPTIED                                                                                            \
-  LOAD(4, 0); LOAD(7, 3); DOT(1, 4, 7); LOAD(6, 2); DOT(0, 4, 6); _tile_zero(4); LOAD(5, 1); DOT(3, 5, 7);  \
-  _tile_zero(7); DOT(2, 5, 6); _tile_zero(5); _tile_zero(6)
+#define EMPTIED  \
+  LOAD(4, 0);    \
+  LOAD(7, 3);    \
+  DOT(1, 4, 7);  \
+  LOAD(6, 2);    \
+  DOT(0, 4, 6);  \
+  _tile_zero(4); \
+  LOAD(5, 1);    \
+  DOT(3, 5, 7);  \
+  _tile_zero(7); \
+  DOT(2, 5, 6);  \
+  _tile_zero(5); \
+  _tile_zero(6)
 LOOP(emptied, , EMPTIED)
 
 // After every `steps` steps other sums, which lie in the second-level cache.
@@ -85,9 +94,13 @@ struct Case {
   const char* name;
   void (*work)(const char*);
 };
-constexpr Case kCases[] = {{"products, 8 tiles", products}, {"products, 3 tiles", three_tiles},
-                           {"loads", loads}, {"loads and products", square}, {"with emptied tiles", emptied},
-                           {"other sums every 8 steps", other_sums<8>}, {"other sums every 32 steps", other_sums<32>}};
+constexpr Case kCases[] = {{"products, 8 tiles", products},
+                           {"products, 3 tiles", three_tiles},
+                           {"loads", loads},
+                           {"loads and products", square},
+                           {"with emptied tiles", emptied},
+                           {"other sums every 8 steps", other_sums<8>},
+                           {"other sums every 32 steps", other_sums<32>}};
 
 void take_core(int core) {
   cpu_set_t set;

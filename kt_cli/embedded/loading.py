@@ -81,7 +81,6 @@ def load_model(
     make_tables(model, parameters, options.device)
     move_inputs(model, injection.devices, options.device)
     model.eval()
-    parameters.packs.loaded()
     progress("loaded", 1.0)
     notes = _notes(injection, parameters)
     return LoadedModel(model, model.config, injection, choice, notes, parameters.packs)

@@ -40,8 +40,6 @@ class Packing(Protocol):
         self, module: str, wanted: Wanted, pack: Callable[[], kt_moe.Experts]
     ) -> kt_moe.Experts: ...
 
-    def loaded(self) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -52,8 +50,6 @@ class NoPacks:
         self, module: str, wanted: Wanted, pack: Callable[[], kt_moe.Experts]
     ) -> kt_moe.Experts:
         return pack()
-
-    def loaded(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -94,11 +90,6 @@ class PackCache:
     def mapped(self) -> int:
         """Layers that an earlier start has packed."""
         return len(self._mapped)
-
-    def loaded(self) -> None:
-        """Reads what is mapped into memory while the model serves already."""
-        for layer in self._mapped:
-            self._work.submit(layer.fault_in)
 
     def wait(self) -> None:
         """Until everything is written."""
@@ -151,7 +142,10 @@ def _map(file: Path, wanted: Wanted) -> kt_moe.Experts | None:
         return None
     try:
         found = kt_moe.Experts.load(file, scales=False)
+        if not wanted.fits(found):
+            return None
+        found.verify()
     except (OSError, ValueError) as error:
         log.warning("the experts are packed again: %s", error)
         return None
-    return found if wanted.fits(found) else None
+    return found

@@ -73,12 +73,6 @@ def test_another_major_version_is_refused(path: Path) -> None:
         kt_moe.Experts.load(path)
 
 
-def test_a_flipped_byte_is_found_by_verify(path: Path) -> None:
-    damage(path, 8200, bytes([path.read_bytes()[8200] ^ 1]))
-    with pytest.raises(PackFileError, match="digest"):
-        kt_moe.Experts.load(path, verify=True)
-
-
 def test_a_changed_dimension_is_refused(path: Path) -> None:
     raw = path.read_bytes()
     path.write_bytes(raw.replace(b'"hidden": 72', b'"hidden": 99', 1))
@@ -121,12 +115,6 @@ def test_golden_bytes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(panel.transpose(1, 0, 2).reshape(16, 64), wanted)
 
 
-def test_a_changed_sample_is_found_at_once(path: Path) -> None:
-    damage(path, 4096, bytes([path.read_bytes()[4096] ^ 1]))
-    with pytest.raises(PackFileError, match="samples"):
-        kt_moe.Experts.load(path, scales=False)
-
-
 def crc32c(data: bytes) -> int:
     """Bit by bit, as RFC 3720 has it."""
     crc = 0xFFFFFFFF
@@ -163,24 +151,21 @@ def test_the_digest_is_that_of_the_format(path: Path) -> None:
     assert (kind, digest) == ("crc32c-blake2b", state.hexdigest())
 
 
-def test_a_file_of_before_there_were_samples_loads(experts: kt_moe.Experts, path: Path) -> None:
+def test_files_of_older_writers_load(experts: kt_moe.Experts, path: Path) -> None:
+    """With a sample or without, and with a digest over all bytes."""
     raw = path.read_bytes()
     header = json.loads(raw[24 : 24 + int.from_bytes(raw[20:24], "little")])
-    del header["sample"]
-    old = json.dumps({**header, "digest": ""}, sort_keys=True).encode()
-    header["digest"] = hashlib.blake2b(old + raw[4096:], digest_size=32).hexdigest()
-    text = json.dumps(header, sort_keys=True).encode()
-    start = raw[:20] + len(text).to_bytes(4, "little") + text
-    path.write_bytes(start.ljust(4096, b"\0") + raw[4096:])
-    assert kt_moe.Experts.load(path, verify=True).nbytes == experts.nbytes
-    assert kt_moe.Experts.load(path).nbytes == experts.nbytes
-
-
-def test_faulting_in_changes_nothing(path: Path, experts: kt_moe.Experts) -> None:
-    loaded = kt_moe.Experts.load(path)
-    loaded.fault_in()
-    experts.fault_in()
-    np.testing.assert_array_equal(loaded.dequantised(2)[2], experts.dequantised(2)[2])
+    for more in ({}, {"sample": "5eed" * 8}):
+        header |= more
+        old = json.dumps({**header, "digest": ""}, sort_keys=True).encode()
+        header["digest"] = hashlib.blake2b(old + raw[4096:], digest_size=32).hexdigest()
+        text = json.dumps(header, sort_keys=True).encode()
+        start = raw[:20] + len(text).to_bytes(4, "little") + text
+        path.write_bytes(start.ljust(4096, b"\0") + raw[4096:])
+        assert kt_moe.Experts.load(path, verify=True).nbytes == experts.nbytes
+        damage(path, 5000, bytes([path.read_bytes()[5000] ^ 1]))
+        with pytest.raises(PackFileError, match="digest"):
+            kt_moe.Experts.load(path, verify=True)
 
 
 def save_in_a_child(path: Path, extra: str) -> int:

@@ -97,7 +97,7 @@ class KTMoEWrapper:
         if packed.is_file():
             self._need_identity(order, f"{packed} was packed in the order of the model")
             self._experts = self._fitting(Experts.load(packed), packed)
-            self._experts.fault_in()
+            self._experts.verify()
             return
         source = open_layer(self.method, self.weight_path, self._wanted())
         self._pack(source.triples(order), order)

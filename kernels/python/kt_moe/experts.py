@@ -78,11 +78,19 @@ class Experts(Trainable):
         meta = packfile.Meta(num_experts, hidden, intermediate, up, down, top_k, act)
         self._adopt(packed, meta)
 
-    def _adopt(self, packed: Any, meta: packfile.Meta) -> None:
+    def _adopt(self, packed: Any, meta: packfile.Meta, seal: packfile.Seal | None = None) -> None:
         tuning.load_once()
-        self._packed = packed
+        self._unchecked = packed
+        self._seal = seal
         self._meta = meta
         self._pending: list[int] = []
+
+    @property
+    def _packed(self) -> Any:
+        """The only way to the weights: those of a file are checked before their first use."""
+        if self._seal is not None:
+            self.verify()
+        return self._unchecked
 
     @classmethod
     def from_weights(
@@ -127,11 +135,12 @@ class Experts(Trainable):
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = False, scales: bool = True) -> Experts:
-        """Map a file written by `save`, after a check of its size and of samples of its content.
+        """Map a file written by `save`. Its header and size are checked at once, all of its content
+        before anything is computed with it, or now if `verify` says so: PackFileError for damage.
 
-        `verify` also reads all of it and checks its digest. `scales=False` leaves out the search
-        for scales that are not finite, which reads a ninth of an int4 file: for own files."""
-        header = packfile.read(Path(path), verify=verify)
+        `scales=False` leaves out the search for scales that are not finite, which a file has only
+        if it was made so."""
+        header = packfile.read(Path(path))
         meta = header.meta
         experts = cls.__new__(cls)
         packed = core().Experts(
@@ -146,14 +155,18 @@ class Experts(Trainable):
             meta.top_k,
             meta.act == "gelu",
         )
-        experts._adopt(packed, meta)
-        if scales:
-            packfile.check_scales(meta, packed.data(), packed.layout())
+        experts._adopt(packed, meta, packfile.Seal(Path(path), header, scales=scales))
+        if verify:
+            experts.verify()
         return experts
 
-    def fault_in(self) -> None:
-        """Read a mapped file into memory now rather than when its experts are first used."""
-        self._packed.fault_in()
+    def verify(self) -> None:
+        """Check the content of a loaded file now rather than when its experts are first used. This
+        reads all of it into memory, by all threads. Raises PackFileError for damage."""
+        seal = self._seal
+        if seal is not None:
+            seal.check(self._unchecked.data(), self._unchecked.layout())
+            self._seal = None
 
     def save(self, path: str | Path) -> None:
         """Write atomically: a reader sees the old file or the whole new one."""
@@ -255,7 +268,7 @@ class Experts(Trainable):
 
     @property
     def nbytes(self) -> int:
-        return int(self._packed.layout()["bytes"])
+        return int(self._unchecked.layout()["bytes"])
 
     @property
     def format(self) -> str:

@@ -10,9 +10,11 @@
 `down_group` say so and `layout` is n16-tile-major-v2, which readers of before refuse.
 
 `digest` is `crc32c-blake2b:` and BLAKE2b over the header with an empty digest, then the CRC-32C of
-every 64 KiB of the data, little endian; in files of before BLAKE2b over header and data, which was
-most of the time that a pack took. `sample`, which older ones lack, is BLAKE2b over 16 pages of the
-data, evenly spaced, the first and the last among them.
+every 64 KiB of the data, little endian; in older files BLAKE2b over header and data. What lies
+between the header and `data_at` is zero. Older files have a `sample` too, which nothing needs.
+
+Everything in a file is checked before any of it is used: header, padding and size by `read`, the
+data by a `Seal` before its first use.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -43,8 +46,6 @@ _ALIGN = 4096
 _MAX_HEADER = 1 << 20
 _STEP = 1 << 22  # small enough to be in the cache still when it is written
 _SUMS = "crc32c-blake2b:"
-_PAGE = 4096
-_PAGES = 16
 _SIZES = ("num_experts", "hidden", "intermediate")
 PART = ".part"
 """Ending of a file that is being written."""
@@ -76,6 +77,30 @@ class Header:
     meta: Meta
     data_at: int
     file_bytes: int
+    description: dict[str, Any]
+
+
+class Seal:
+    """Holds the data of a loaded file against its digest, once."""
+
+    def __init__(self, path: Path, header: Header, *, scales: bool) -> None:
+        """`scales`: whether to look for scales that are not finite too."""
+        self._path = path
+        self._header = header
+        self._scales = scales
+        self._lock = threading.Lock()
+        self._whole = False
+
+    def check(self, data: Bytes, layout: dict[str, int]) -> None:
+        """Raises PackFileError, then and whenever it is asked again."""
+        with self._lock:
+            if self._whole:
+                return
+            if not _is_whole(self._header.description, data):
+                raise PackFileError(f"{self._path} is damaged: its digest does not match")
+            if self._scales:
+                check_scales(self._header.meta, data, layout)
+            self._whole = True
 
 
 def _describe(meta: Meta, data_bytes: int, digest: str) -> dict[str, Any]:
@@ -111,18 +136,11 @@ def _hash_of(description: dict[str, Any]) -> hashlib.blake2b:
 def _is_whole(description: dict[str, Any], data: Bytes) -> bool:
     state, digest = _hash_of(description), str(description.get("digest"))
     summed = digest.startswith(_SUMS)
-    for step in _steps(data):
-        state.update(core().checksums(step) if summed else step.data)
+    try:
+        state.update(core().checksums(data) if summed else data)
+    except core().FormatError:  # the disk does not give it, or the file was cut short meanwhile
+        return False
     return digest.removeprefix(_SUMS) == state.hexdigest()
-
-
-def _sample_places(size: int) -> Iterator[int]:
-    last = max(0, size - _PAGE)
-    return (last * n // (_PAGES - 1) for n in range(_PAGES))
-
-
-def _sample(pages: Iterable[bytes]) -> str:
-    return hashlib.blake2b(b"".join(pages), digest_size=16).hexdigest()
 
 
 def _data_at(header_bytes: int) -> int:
@@ -145,8 +163,7 @@ def write(path: Path, meta: Meta, data: Bytes) -> None:
 
 
 def _fill(file: BinaryIO, meta: Meta, data: Bytes) -> None:
-    pages = (data[at : at + _PAGE].tobytes() for at in _sample_places(data.size))
-    description = {**_describe(meta, data.size, ""), "sample": _sample(pages)}
+    description = _describe(meta, data.size, "")
     state = _hash_of(description)
     length = len(_encode({**description, "digest": _SUMS + state.hexdigest()}))
     file.seek(_data_at(length))
@@ -167,15 +184,23 @@ def _read_description(path: Path) -> tuple[dict[str, Any], int]:
         if version != VERSION:
             raise PackFileError(f"{path} has version {version}, this reader knows {VERSION}")
         raw = file.read(min(length, _MAX_HEADER))
+        padding = file.read(_data_at(len(raw)) - _PREFIX.size - len(raw))
     if len(raw) != length:
         raise PackFileError(f"{path} is cut short in its header")
+    if any(padding):
+        raise PackFileError(f"{path} is damaged behind its header")
+    return _parsed(path, raw), _data_at(length)
+
+
+def _parsed(path: Path, raw: bytes) -> dict[str, Any]:
+    """The header, byte for byte as it was written: what reads alike but is not is damage too."""
     try:
         description = json.loads(raw)
-    except ValueError:
-        raise PackFileError(f"{path} has a damaged header") from None
-    if not isinstance(description, dict):
+    except (ValueError, RecursionError):
+        description = None
+    if not isinstance(description, dict) or _encode(description) != raw:
         raise PackFileError(f"{path} has a damaged header")
-    return description, _data_at(length)
+    return description
 
 
 def _meta(path: Path, description: dict[str, Any]) -> Meta:
@@ -196,16 +221,8 @@ def _meta(path: Path, description: dict[str, Any]) -> Meta:
     return Meta(experts, hidden, intermediate, up, down, description["top_k"], act)
 
 
-def _sample_of(path: Path, data_at: int) -> str:
-    """Read, not mapped: a map would read the neighbourhood of each page too."""
-    with path.open("rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        size = path.stat().st_size - data_at
-        places = (data_at + at for at in _sample_places(size))
-        return _sample(os.pread(file.fileno(), min(_PAGE, size), at) for at in places)
-
-
-def read(path: Path, *, verify: bool) -> Header:
+def read(path: Path, *, verify: bool = False) -> Header:
+    """`verify` checks the data too, for who does not load it."""
     description, data_at = _read_description(path)
     meta = _meta(path, description)
     file_bytes = path.stat().st_size
@@ -214,13 +231,10 @@ def read(path: Path, *, verify: bool) -> Header:
         raise PackFileError(f"{path} has {file_bytes} bytes, its header says {wanted}")
     if description.get("layout") != meta.layout:
         raise PackFileError(f"{path} has layout {description.get('layout')}")
+    header = Header(meta, data_at, file_bytes, description)
     if verify:
-        data = np.memmap(path, np.uint8, "r", data_at)
-        if not _is_whole(description, data):
-            raise PackFileError(f"{path} is damaged: its digest does not match")
-    elif "sample" in description and _sample_of(path, data_at) != description["sample"]:
-        raise PackFileError(f"{path} is damaged: samples of its content do not match")
-    return Header(meta, data_at, file_bytes)
+        Seal(path, header, scales=False).check(np.memmap(path, np.uint8, "r", data_at), {})
+    return header
 
 
 def check_scales(meta: Meta, data: Bytes, layout: dict[str, int]) -> None:

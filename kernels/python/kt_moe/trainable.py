@@ -9,7 +9,9 @@ from kt_moe.arrays import Array, plain, uninitialised
 
 
 class Trainable:
-    _packed: Any
+    @property
+    def _packed(self) -> Any:
+        raise NotImplementedError
 
     def backward(
         self,

@@ -26,8 +26,7 @@ inline bool is_dtype(nb::dlpack::dtype t, nb::dlpack::dtype_code code, int bits)
 
 inline std::string dtype_text(nb::dlpack::dtype t) {
   static const char* const names[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
-  return (t.code < 7 ? names[t.code] : "type " + std::to_string(t.code) + " of ") +
-         std::string(std::to_string(t.bits));
+  return (t.code < 7 ? names[t.code] : "type " + std::to_string(t.code) + " of ") + std::string(std::to_string(t.bits));
 }
 
 // Any array on the CPU with C order and exactly this shape.
@@ -38,8 +37,8 @@ void check_array(const A& a, const char* name, const std::vector<size_t>& shape)
   std::vector<size_t> given;
   for (size_t i = 0; i < a.ndim(); ++i) given.push_back(a.shape(i));
   if (given != shape)
-    throw nb::value_error((std::string(name) + " has shape " + shape_text(given) + ", not " +
-                           shape_text(shape)).c_str());
+    throw nb::value_error(
+        (std::string(name) + " has shape " + shape_text(given) + ", not " + shape_text(shape)).c_str());
   if (a.size() == 0) return;
   int64_t stride = 1;
   for (size_t i = a.ndim(); i-- > 0; stride *= int64_t(a.shape(i)))
@@ -55,8 +54,8 @@ Dtype float_dtype(const A& a, const char* name) {
   if (is_dtype(t, C::Float, 32)) return Dtype::f32;
   if (is_dtype(t, C::Float, 16)) return Dtype::f16;
   if (is_dtype(t, C::Bfloat, 16) || is_dtype(t, C::UInt, 16)) return Dtype::bf16;
-  throw nb::type_error((std::string(name) + " is " + dtype_text(t) +
-                        ", not float32, float16 or bfloat16 (uint16 in numpy)").c_str());
+  throw nb::type_error(
+      (std::string(name) + " is " + dtype_text(t) + ", not float32, float16 or bfloat16 (uint16 in numpy)").c_str());
 }
 
 inline Ids ids_of(const ConstArray& a) {

@@ -13,6 +13,7 @@
 
 #include "../core/back_forward.h"
 #include "../core/backward.h"
+#include "../core/checksum.h"
 #include "../core/cpu.h"
 #include "../core/errors.h"
 #include "../core/forward.h"
@@ -49,14 +50,13 @@ using CodingName = std::pair<std::string, int>;  // format, group
 
 class Experts {
  public:
-  Experts(int experts, int hidden, int intermediate, const CodingName& up, const CodingName& down, int top_k,
-          bool gelu)
+  Experts(int experts, int hidden, int intermediate, const CodingName& up, const CodingName& down, int top_k, bool gelu)
       : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
     weights_ = std::make_unique<Weights>(Shape{experts, hidden, intermediate}, need(up), need(down));
   }
 
-  Experts(const std::string& path, size_t data_at, size_t file_bytes, int experts, int hidden,
-          int intermediate, const CodingName& up, const CodingName& down, int top_k, bool gelu)
+  Experts(const std::string& path, size_t data_at, size_t file_bytes, int experts, int hidden, int intermediate,
+          const CodingName& up, const CodingName& down, int top_k, bool gelu)
       : top_k_(top_k), act_(gelu ? Act::gelu : Act::silu) {
     const Layout layout(Shape{experts, hidden, intermediate}, need(up), need(down));
     if (data_at + layout.bytes() != file_bytes)
@@ -71,8 +71,7 @@ class Experts {
     const Shape& s = layout().shape;
     check_expert(e);
     const size_t h = size_t(s.hidden), i = size_t(s.intermediate);
-    const Source g = source(gate, "gate", {i, h}), u = source(up, "up", {i, h}),
-                 d = source(down, "down", {h, i});
+    const Source g = source(gate, "gate", {i, h}), u = source(up, "up", {i, h}), d = source(down, "down", {h, i});
     nb::gil_scoped_release released;
     PoolLock lock;
     weights_->set_expert(e, g, u, d, kernels());
@@ -89,11 +88,14 @@ class Experts {
     if (!f.ints()) throw nb::value_error((std::string(f.name) + " has no codes").c_str());
     const size_t n = size_t(layout().rows(p)), k = size_t(layout().depth(p)), group = size_t(coding.group);
     const size_t groups = f.grouped() ? (k + group - 1) / group : 0;
-    const CodeRows from = {static_cast<const unsigned char*>(exact(codes, "codes", {n, k}, 8)),
-                           static_cast<const char*>(exact(scales, "scales", {n, groups * f.scale_width()}, 8)),
-                           static_cast<const char*>(needed(minima, "minima", f.minimum, {n, groups}, 16)),
-                           static_cast<const float*>(needed(row_scales, "row scales", f.row, {n}, 32)),
-                           int(n), int(k), int(groups)};
+    const CodeRows from = {
+        .codes = static_cast<const unsigned char*>(exact(codes, "codes", {n, k}, 8)),
+        .scales = static_cast<const char*>(exact(scales, "scales", {n, groups * f.scale_width()}, 8)),
+        .minima = static_cast<const char*>(needed(minima, "minima", f.minimum, {n, groups}, 16)),
+        .row_scales = static_cast<const float*>(needed(row_scales, "row scales", f.row, {n}, 32)),
+        .rows = int(n),
+        .k = int(k),
+        .groups = int(groups)};
     nb::gil_scoped_release released;
     PoolLock lock;
     weights_->set_codes(e, p, from);
@@ -108,21 +110,28 @@ class Experts {
   }
 
   void backward(const ConstArray& x, const ConstArray& ids, const ConstArray& weights,
-                const std::optional<ConstArray>& mask, const ConstArray& dout, const Array& dx,
-                const Array& dweights, const std::vector<ConstArray>& low_rank,
-                const std::vector<Array>& grads, float scale) const {
+                const std::optional<ConstArray>& mask, const ConstArray& dout, const Array& dx, const Array& dweights,
+                const std::vector<ConstArray>& low_rank, const std::vector<Array>& grads, float scale) const {
     const Call c = checked(x, ids, weights, mask, dx);
     const size_t tokens = size_t(c.tokens);
     check_array(dout, "dout", {tokens, size_t(layout().shape.hidden)});
     check_array(dweights, "dweights", {tokens, size_t(top_k_)});
     if (float_dtype(dout, "dout") != c.dtype) throw nb::type_error("dout and x differ in dtype");
-    if (float_dtype(dweights, "dweights") != Dtype::f32)
-      throw nb::type_error("dweights must be float32");
+    if (float_dtype(dweights, "dweights") != Dtype::f32) throw nb::type_error("dweights must be float32");
     Lora lora;
     if (!low_rank.empty()) lora = lora_of(layout().shape, low_rank, grads, scale);
-    const BackCall call = {c.x, static_cast<const char*>(dout.data()), c.out, c.dtype, c.ids, c.weights,
-                           static_cast<float*>(dweights.data()), c.mask, c.tokens, c.top_k, c.act,
-                           low_rank.empty() ? nullptr : &lora};
+    const BackCall call = {.x = c.x,
+                           .dout = static_cast<const char*>(dout.data()),
+                           .dx = c.out,
+                           .dtype = c.dtype,
+                           .ids = c.ids,
+                           .weights = c.weights,
+                           .dweights = static_cast<float*>(dweights.data()),
+                           .mask = c.mask,
+                           .tokens = c.tokens,
+                           .top_k = c.top_k,
+                           .act = c.act,
+                           .lora = low_rank.empty() ? nullptr : &lora};
     nb::gil_scoped_release released;
     PoolLock lock;
     kt::backward(*weights_, call, kernels());
@@ -133,8 +142,17 @@ class Experts {
                         const std::vector<ConstArray>& low_rank, float scale) const {
     const Call c = checked(x, ids, weights, mask, out);
     const Lora lora = lora_of(layout().shape, low_rank, {}, scale);
-    const BackCall call = {c.x, nullptr, c.out, c.dtype, c.ids, c.weights, nullptr, c.mask, c.tokens,
-                           c.top_k, c.act, &lora};
+    const BackCall call = {.x = c.x,
+                           .dout = nullptr,
+                           .dx = c.out,
+                           .dtype = c.dtype,
+                           .ids = c.ids,
+                           .weights = c.weights,
+                           .mask = c.mask,
+                           .tokens = c.tokens,
+                           .top_k = c.top_k,
+                           .act = c.act,
+                           .lora = &lora};
     nb::gil_scoped_release released;
     PoolLock lock;
     kt::forward_low_rank(*weights_, call, kernels());
@@ -189,8 +207,6 @@ class Experts {
     nb::gil_scoped_release released;
     weights_->copy_expert(e);
   }
-
-  void fault_in() const { weights_->fault_in(); }
 
   void unpack(int e, const nb::ndarray<float>& gate, const nb::ndarray<float>& up,
               const nb::ndarray<float>& down) const {
@@ -261,11 +277,16 @@ class Experts {
     if (mask) check_array(*mask, "mask", {size_t(s.experts)});
     const Dtype dtype = float_dtype(x, "x");
     if (float_dtype(out, "out") != dtype) throw nb::type_error("out and x differ in dtype");
-    if (float_dtype(weights, "weights") != Dtype::f32)
-      throw nb::type_error("weights must be float32");
-    return {static_cast<const char*>(x.data()), static_cast<char*>(out.data()), dtype, ids_of(ids),
-            static_cast<const float*>(weights.data()), mask ? mask_of(*mask) : nullptr, int(tokens),
-            top_k_, act_, nullptr};
+    if (float_dtype(weights, "weights") != Dtype::f32) throw nb::type_error("weights must be float32");
+    return {.x = static_cast<const char*>(x.data()),
+            .out = static_cast<char*>(out.data()),
+            .dtype = dtype,
+            .ids = ids_of(ids),
+            .weights = static_cast<const float*>(weights.data()),
+            .mask = mask ? mask_of(*mask) : nullptr,
+            .tokens = int(tokens),
+            .top_k = top_k_,
+            .act = act_};
   }
 
   std::unique_ptr<Weights> weights_;
@@ -322,11 +343,11 @@ void bind_limits(nb::module_& m) {
     return peak_rate(k, kind, threads, seconds);
   });
   m.def("checksums", [](const nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& data) {
-    std::vector<uint32_t> sums((data.size() + 65535) / 65536);
+    std::vector<uint32_t> sums((data.size() + kSummed - 1) / kSummed);
     const Kernels& k = kernels();
     {
       nb::gil_scoped_release released;
-      k.checksums(reinterpret_cast<const char*>(data.data()), data.size(), sums.data());
+      checksums(k, reinterpret_cast<const char*>(data.data()), data.size(), sums.data());
     }
     return nb::bytes(sums.data(), sums.size() * sizeof(uint32_t));
   });
@@ -356,37 +377,33 @@ NB_MODULE(_core, m) {
   kt::bind_tuning(m);
   nb::class_<Experts>(m, "Experts")
       .def(nb::init<int, int, int, const kt::CodingName&, const kt::CodingName&, int, bool>())
-      .def(nb::init<const std::string&, size_t, size_t, int, int, int, const kt::CodingName&,
-                    const kt::CodingName&, int, bool>())
-      .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert().none(),
-           "up"_a.noconvert().none(), "down"_a.noconvert().none())
-      .def("set_codes", &Experts::set_codes, "expert"_a, "matrix"_a, "codes"_a.noconvert(),
-           "scales"_a.noconvert(), "minima"_a.noconvert().none(), "row_scales"_a.noconvert().none())
-      .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def(nb::init<const std::string&, size_t, size_t, int, int, int, const kt::CodingName&, const kt::CodingName&,
+                    int, bool>())
+      .def("set_expert", &Experts::set_expert, "expert"_a, "gate"_a.noconvert().none(), "up"_a.noconvert().none(),
+           "down"_a.noconvert().none())
+      .def("set_codes", &Experts::set_codes, "expert"_a, "matrix"_a, "codes"_a.noconvert(), "scales"_a.noconvert(),
+           "minima"_a.noconvert().none(), "row_scales"_a.noconvert().none())
+      .def("forward", &Experts::forward, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("forward_low_rank", &Experts::forward_low_rank, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert(), "low_rank"_a,
-           "scale"_a)
-      .def("backward", &Experts::backward, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "dout"_a.noconvert(),
-           "dx"_a.noconvert(), "dweights"_a.noconvert(), "low_rank"_a, "grads"_a, "scale"_a)
-      .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert(), "low_rank"_a, "scale"_a)
+      .def("backward", &Experts::backward, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "mask"_a.noconvert().none(), "dout"_a.noconvert(), "dx"_a.noconvert(), "dweights"_a.noconvert(),
+           "low_rank"_a, "grads"_a, "scale"_a)
+      .def("phases", &Experts::phases, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "mask"_a.noconvert().none(), "out"_a.noconvert())
       .def("timed", &Experts::timed, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
            "out"_a.noconvert(), "tiles"_a)
       .def("kind", &Experts::kind)
       .def("wants_switch", &Experts::wants_switch)
-      .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert())
+      .def("submit", &Experts::submit, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "mask"_a.noconvert().none(), "out"_a.noconvert())
       // The call keeps the experts and its arrays, and waits for what runs before it lets go of them.
-      .def("host_call", &Experts::host_call, "x"_a.noconvert(), "ids"_a.noconvert(),
-           "weights"_a.noconvert(), "mask"_a.noconvert().none(), "out"_a.noconvert(), nb::keep_alive<0, 1>(),
-           nb::keep_alive<0, 2>(), nb::keep_alive<0, 3>(), nb::keep_alive<0, 4>(), nb::keep_alive<0, 5>(),
-           nb::keep_alive<0, 6>())
-      .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(),
-           "down"_a.noconvert())
+      .def("host_call", &Experts::host_call, "x"_a.noconvert(), "ids"_a.noconvert(), "weights"_a.noconvert(),
+           "mask"_a.noconvert().none(), "out"_a.noconvert(), nb::keep_alive<0, 1>(), nb::keep_alive<0, 2>(),
+           nb::keep_alive<0, 3>(), nb::keep_alive<0, 4>(), nb::keep_alive<0, 5>(), nb::keep_alive<0, 6>())
+      .def("unpack", &Experts::unpack, "expert"_a, "gate"_a.noconvert(), "up"_a.noconvert(), "down"_a.noconvert())
       .def("copy_expert", &Experts::copy_expert)
-      .def("fault_in", &Experts::fault_in, nb::call_guard<nb::gil_scoped_release>())
       .def("data", &Experts::data)
       .def("layout", &kt::layout_dict);
 }

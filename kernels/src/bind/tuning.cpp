@@ -21,7 +21,8 @@ std::vector<CutRow> cut_rows() {
   std::vector<CutRow> rows;
   for (const CutRecord& r : cut_records())
     rows.push_back({{r.product, r.hidden, r.intermediate, r.threads, r.crowding, r.cut.depth, r.cut.panels,
-                     r.cut.blocks, r.cut.fetch}, r.best});
+                     r.cut.blocks, r.cut.fetch},
+                    r.best});
   return rows;
 }
 

@@ -23,11 +23,9 @@ void through_glu(const Back& s, const Touched& e, int column, int first, int blo
 
 // One slice of what an expert gives for each of its tokens, weighted.
 void through_down(const Back& s, const Touched& e, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix down = matrix_of(s, e.expert, Projection::down);
-  const StepArgs step = {&s.d, first, blocks, {}, kSlice / 16, 0, 0, true, t.narrow};
-  product(s, step, s.l.intermediate, t, [&](int k0, int depth) {
-    return widened(s, down, column / 16, kSlice / 16, k0, depth, t.panels);
-  });
+  const Panels down = matrix_of(s, e.expert, Projection::down).part(column / 16, kSlice / 16);
+  const StepArgs step = {&s.d, first, blocks, kSlice / 16, t.narrow};
+  product(s, step, s.l.intermediate, t, [&](int k0, int depth) { return widened(s, down, k0, depth, t.panels); });
   for (int i = 0; i < blocks; ++i) {
     const Block& b = s.routing.blocks[size_t(first + i)];
     for (int row = 0; row < b.rows; ++row) {
@@ -45,13 +43,20 @@ enum Step { kCopy, kPack, kLow, kGlu, kInner, kDown, kSum, kSteps };
 void run_unit(void* context, int phase, int unit, int thread) {
   const Back& s = *static_cast<const Back*>(context);
   switch (phase) {
-    case kCopy: return lora_copy(s, unit);
-    case kPack: return pack_block(s, unit, thread);
-    case kLow: return lora_low(s, unit);
-    case kGlu: return run_slice(s, unit, s.l.intermediate / kSlice, thread, through_glu);
-    case kInner: return lora_h_low(s, unit);
-    case kDown: return run_slice(s, unit, s.l.hidden / kSlice, thread, through_down);
-    default: return sum_token(s, unit);
+    case kCopy:
+      return lora_copy(s, unit);
+    case kPack:
+      return pack_block(s, unit, thread);
+    case kLow:
+      return lora_low(s, unit);
+    case kGlu:
+      return run_slice(s, unit, s.l.intermediate / kSlice, thread, through_glu);
+    case kInner:
+      return lora_h_low(s, unit);
+    case kDown:
+      return run_slice(s, unit, s.l.hidden / kSlice, thread, through_down);
+    default:
+      return sum_token(s, unit);
   }
 }
 
@@ -65,7 +70,9 @@ void forward_low_rank(const Weights& w, const BackCall& call, const Kernels& ker
     const BackLora lora = make_lora(s, *call.lora, b.lora, pool().threads());
     s.lora = &lora;
     const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
-    pool().run({run_unit, &s, kSteps,
+    pool().run({run_unit,
+                &s,
+                kSteps,
                 {lora_copies(s), blocks, blocks, touched * (s.l.intermediate / kSlice), blocks,
                  touched * (s.l.hidden / kSlice), s.tokens},
                 nullptr});

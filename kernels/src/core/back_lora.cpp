@@ -55,11 +55,11 @@ void project(const Back& s, size_t pair, int which, const float* row, int n, flo
 
 // Rows of one matrix's gradient, summed over an expert's pairs in the thread's scratch.
 struct Sum {
-  const float* rows;      // [pair or token][n]
+  const float* rows;  // [pair or token][n]
   bool by_token;
   int n;
-  int which;              // low-rank factor of each pair
-  bool weighted;          // and by the routing weight
+  int which;      // low-rank factor of each pair
+  bool weighted;  // and by the routing weight
   float factor;
 };
 
@@ -68,8 +68,7 @@ const float* summed(const Back& s, const Touched& e, int j, const Sum& sum, floa
   for (size_t pair = size_t(e.first); pair < size_t(e.first + e.pairs); ++pair) {
     const size_t row = sum.by_token ? token_of(s, pair) : pair;
     const float weight = sum.weighted ? s.routing.weight[pair] : 1.0f;
-    s.kernels.axpy(acc, sum.rows + row * size_t(sum.n), sum.factor * weight * low_of(s, pair, sum.which)[j],
-                   sum.n);
+    s.kernels.axpy(acc, sum.rows + row * size_t(sum.n), sum.factor * weight * low_of(s, pair, sum.which)[j], sum.n);
   }
   return acc;
 }
@@ -79,8 +78,7 @@ const float* summed(const Back& s, const Touched& e, int j, const Sum& sum, floa
 BackLora make_lora(const Back& s, const Lora& call, LoraBuffers& b, int threads) {
   const size_t touched = s.routing.touched.size(), pairs = s.routing.token.size();
   const size_t rank = size_t(call.rank), i = size_t(s.l.intermediate);
-  BackLora r = {call, {}, {}, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, call.rank,
-                std::max(s.l.hidden, s.l.intermediate), {}};
+  BackLora r = {.call = call, .rank = call.rank, .widest = std::max(s.l.hidden, s.l.intermediate)};
   for (int p = 0; p < 3; ++p) {
     r.a[p] = b.a[p].need_of<float>(touched * rank * size_t(padded_in(s.l, p)));
     r.b[p] = b.b[p].need_of<float>(touched * rank * size_t(padded_out(s.l, p)));
@@ -139,20 +137,17 @@ template <class RowOf>
 void add_low(const Back& s, int block, int row, int column, int which, float factor, float* to, RowOf row_of) {
   const float* low = low_of(s, size_t(s.routing.blocks[size_t(block)].first + row), which);
   const int t = s.lora->touched_of[size_t(block)];
-  for (int j = 0; j < s.lora->rank; ++j)
-    s.kernels.axpy(to, row_of(t, j) + column, factor * low[j], kSlice);
+  for (int j = 0; j < s.lora->rank; ++j) s.kernels.axpy(to, row_of(t, j) + column, factor * low[j], kSlice);
 }
 
 }  // namespace
 
 void lora_add_dh(const Back& s, int block, int row, int column, float* dh) {
-  add_low(s, block, row, column, kDoutLow, s.lora->call.scale, dh,
-          [&](int t, int j) { return a_row(s, 2, t, j); });
+  add_low(s, block, row, column, kDoutLow, s.lora->call.scale, dh, [&](int t, int j) { return a_row(s, 2, t, j); });
 }
 
 void lora_add_down(const Back& s, int block, int row, int column, float* y) {
-  add_low(s, block, row, column, kHLow, s.lora->call.scale, y,
-          [&](int t, int j) { return b_row(s, 2, t, j); });
+  add_low(s, block, row, column, kHLow, s.lora->call.scale, y, [&](int t, int j) { return b_row(s, 2, t, j); });
 }
 
 void lora_h_low(const Back& s, int block) {

@@ -13,13 +13,13 @@ struct LoraBuffers {
 // layer's padded sizes, B stands turned: [touched expert][rank][padded].
 struct BackLora {
   const Lora& call;
-  float *a[3], *b[3];
-  float *x, *dout;           // [token][hidden]
-  float* low;                // [pair][kLows][rank]
-  float *h, *dgate, *dup;    // [pair][intermediate]
-  float* scratch;            // [thread][widest row]
   int rank, widest;
-  std::vector<int> touched_of;  // of each block
+  float *a[3] = {}, *b[3] = {};
+  float *x = nullptr, *dout = nullptr;                   // [token][hidden]
+  float* low = nullptr;                                  // [pair][kLows][rank]
+  float *h = nullptr, *dgate = nullptr, *dup = nullptr;  // [pair][intermediate]
+  float* scratch = nullptr;                              // [thread][widest row]
+  std::vector<int> touched_of = {};                      // of each block
 };
 
 enum Low { kGateLow, kUpLow, kDoutLow, kGateInner, kUpInner, kHLow, kLows };

@@ -1,65 +1,72 @@
 #include "back_product.h"
 
+#include "product.h"
+
 namespace kt {
 
 namespace {
 
-// Every `step`-th panel of a stack from `first` on.
-Matrix panels_of(const Back& s, const Stack& stack, int expert, int first, int step) {
-  const char* base = s.w.expert(expert);
-  return {stack.coding, base + stack.panel_at(first), stack.panel * size_t(step),
-          base + stack.scale_at(first), stack.scale * size_t(step)};
+// Panels that have become bf16, one behind the other.
+Panels bf16_panels(const char* data, size_t stride, int depth, int count) {
+  static const Coding coding = {find_format("bf16"), 0};
+  return {.coding = coding, .k = depth, .data = data, .stride = stride, .count = count};
 }
 
 }  // namespace
 
-Matrix matrix_of(const Back& s, int expert, Projection p) {
-  return panels_of(s, s.l.stack(p), expert, s.l.panel(p, 0), s.l.step(p));
+Panels matrix_of(const Back& s, int expert, Projection p) {
+  return panels_of(s.l.stack(p), s.w.expert(expert)).every(s.l.step(p), s.l.panel(p, 0));
 }
 
-Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth, char* dst) {
-  const size_t first = size_t(k0 / 16);
-  const TurnArgs t = {m.data + first * m.stride, m.stride, m.scale + first * m.scale_stride, m.scale_stride,
-                      depth / 16, column, kSlice, m.coding.group, dst};
-  s.kernels.turn[m.product()](&t);
-  return {dst, size_t(depth) * 32};
+Panels turned(const Back& s, const Panels& matrix, int column, int k0, int depth, char* dst) {
+  const Panels from = matrix.part(k0 / 16, depth / 16);
+  const TurnArgs t = {.src = from.data,
+                      .stride = from.stride,
+                      .scale = from.scale,
+                      .scale_stride = from.scale_stride,
+                      .panels = from.count,
+                      .k0 = column,
+                      .k = kSlice,
+                      .group = from.coding.group,
+                      .dst = dst};
+  s.kernels.turn[from.product()](&t);
+  return bf16_panels(dst, size_t(depth) * 32, depth, kSlice / 16);
 }
 
-Bf16Panels widened(const Back& s, const Matrix& m, int first, int count, int k0, int depth, char* dst) {
-  const char* data = m.data + m.stride * size_t(first);
-  if (!m.coding.format->ints()) return {data + size_t(k0) * 32, m.stride};
-  const char* scale = m.scale + m.scale_stride * size_t(first);
+Panels widened(const Back& s, const Panels& panels, int k0, int depth, char* dst) {
+  if (!panels.coding.format->ints())
+    return bf16_panels(panels.data + size_t(k0) * 32, panels.stride, depth, panels.count);
   const size_t stride = size_t(depth) * 32;
-  for (int p = 0; p < count; ++p) {
-    const TurnArgs t = {data + size_t(p) * m.stride, 0, scale + size_t(p) * m.scale_stride, 0, 1, k0, depth,
-                        m.coding.group, dst + size_t(p) * stride};
-    s.kernels.widen[m.product()](&t);
+  for (int i = 0; i < panels.count; ++i) {
+    const Panels one = panels.part(i, 1);
+    const TurnArgs t = {.src = one.data,
+                        .stride = 0,
+                        .scale = one.scale,
+                        .scale_stride = 0,
+                        .panels = 1,
+                        .k0 = k0,
+                        .k = depth,
+                        .group = one.coding.group,
+                        .dst = dst + size_t(i) * stride};
+    s.kernels.widen[one.product()](&t);
   }
-  return {dst, stride};
+  return bf16_panels(dst, stride, depth, panels.count);
 }
 
 void gate_up_step(const Back& s, int expert, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix both = panels_of(s, s.l.up, expert, 0, 1);
-  const StepArgs step = {&s.x, first, blocks, {}, kSlice / 8, 0, 0, true, t.gate_up};
-  product(s, step, s.l.hidden, t, [&](int k0, int depth) {
-    return widened(s, both, column / 8, kSlice / 8, k0, depth, t.panels);
-  });
+  const Panels both = panels_of(s.l.up, s.w.expert(expert)).part(column / 8, kSlice / 8);
+  const StepArgs step = {&s.x, first, blocks, kSlice / 8, t.gate_up};
+  product(s, step, s.l.hidden, t, [&](int k0, int depth) { return widened(s, both, k0, depth, t.panels); });
 }
 
 namespace {
 
 void vector_step(const Back& s, const StepArgs& p) {
-  GemmArgs g = {};
-  g.k = p.depth;
-  g.w = p.w.data;
-  g.w_stride = p.w.stride;
-  g.panels = p.panels;
-  g.add = !p.first;
+  const Acts acts = {.kind = s.bf16 ? ActKind::bf16 : ActKind::f32, .k = p.a->k, .group = p.a->k, .data = p.a->data};
   for (int i = 0; i < p.blocks; ++i) {
-    g.m = s.routing.blocks[size_t(p.first_block + i)].rows;
-    g.a = s.block_at(*p.a, p.first_block + i) + size_t(p.k0 / s.k_of_tile() * g.m) * 64;
-    g.c = p.c + size_t(i) * 16 * p.panels * 16;
-    s.kernels.gemm_bf16(&g);
+    const int index = p.first_block + i;
+    const Block& b = s.routing.blocks[size_t(index)];
+    multiply(s.kernels, acts, {index, b.first, b.rows}, p.w, p.k0, !p.first, p.c + size_t(i) * 16 * p.panels * 16);
   }
 }
 

@@ -1,41 +1,28 @@
 // Products of the backward pass: blocks of rows times panels that are bf16, or become it for a step.
 #pragma once
 #include "back_state.h"
+#include "panels.h"
 
 namespace kt {
 
-struct Bf16Panels {
-  const char* data;
-  size_t stride;
-};
+// The panels of one matrix of an expert.
+Panels matrix_of(const Back& s, int expert, Projection projection);
 
-// Panels of one matrix of an expert, and where its scales are.
-struct Matrix {
-  Coding coding;
-  const char* data;
-  size_t stride;
-  const char* scale;
-  size_t scale_stride;
-
-  int product() const { return int(coding.format->product); }
-};
-
-Matrix matrix_of(const Back& s, int expert, Projection projection);
-
-// 64 columns from `column` on, turned; the depth from k0 on is rows of the matrix.
-Bf16Panels turned(const Back& s, const Matrix& m, int column, int k0, int depth, char* dst);
-// `count` neighbouring panels as bf16.
-Bf16Panels widened(const Back& s, const Matrix& m, int first, int count, int k0, int depth, char* dst);
+// 64 columns from `column` on, turned, as bf16 in dst; the depth from k0 on is rows of the matrix.
+Panels turned(const Back& s, const Panels& matrix, int column, int k0, int depth, char* dst);
+// The panels as bf16, from depth k0 on: in dst, or where they stand.
+Panels widened(const Back& s, const Panels& panels, int k0, int depth, char* dst);
 
 // One step: adds (or sets, when `first`) sums [block][16][panels * 16] of some blocks. With tiles the
 // sums lie elsewhere until finish_product.
 struct StepArgs {
   const Rows* a;
   int first_block, blocks;
-  Bf16Panels w;
-  int panels, k0, depth;
-  bool first;
+  int panels;
   float* c;
+  Panels w = {};
+  int k0 = 0, depth = 0;
+  bool first = true;
 };
 void product_step(const Back& s, const StepArgs& p, const BackScratch& t);
 void finish_product(const Back& s, const StepArgs& p, const BackScratch& t);

@@ -22,15 +22,23 @@ BackBuffers& back_buffers() {
   return *shared;
 }
 
-Back make_back(const Weights& w, const BackCall& call, const Kernels& kernels, int first, int n,
-               BackBuffers& b) {
+Back make_back(const Weights& w, const BackCall& call, const Kernels& kernels, int first, int n, BackBuffers& b) {
   const Layout& l = w.layout();
   route(call.ids, call.weights, call.mask, first, n, call.top_k, l.shape.experts, b.routing);
   const size_t pairs = b.routing.token.size(), blocks = b.routing.blocks.size();
   const bool tiles = use_tiles(tile_from(kernels, nullptr), pairs, b.routing.touched.size());
-  Back s = {w, l, call, kernels, b.routing, first, n, tiles, kernels.bf16_acts,
-            {nullptr, l.hidden}, {nullptr, l.hidden}, {nullptr, 2 * l.intermediate},
-            nullptr, nullptr, nullptr, 0, nullptr};
+  Back s = {.w = w,
+            .l = l,
+            .call = call,
+            .kernels = kernels,
+            .routing = b.routing,
+            .first_token = first,
+            .tokens = n,
+            .tiles = tiles,
+            .bf16 = kernels.bf16_acts,
+            .x = {nullptr, l.hidden},
+            .dout = {nullptr, l.hidden},
+            .d = {nullptr, 2 * l.intermediate}};
   const size_t rows = tiles ? blocks * 16 : pairs;
   s.x.data = b.x.need(rows * s.row_bytes(s.x));
   if (call.dout) s.dout.data = b.dout.need(rows * s.row_bytes(s.dout));
@@ -66,8 +74,7 @@ void sum_token(const Back& s, int token) {
     if (pair >= 0) rows.push_back(reinterpret_cast<const char*>(s.dx + size_t(pair) * s.l.hidden));
   }
   const size_t at = size_t(s.first_token + token) * s.l.shape.hidden * element_bytes(s.call.dtype);
-  const SumArgs a = {rows.data(), int(rows.size()), s.l.shape.hidden, Dtype::f32, s.call.dtype,
-                     s.call.dx + at};
+  const SumArgs a = {rows.data(), int(rows.size()), s.l.shape.hidden, Dtype::f32, s.call.dtype, s.call.dx + at};
   s.kernels.sum_rows(&a);
 }
 

@@ -18,8 +18,7 @@ BackBuffers& back_buffers();
 constexpr int kBackChunk = 4096;  // tokens handled at once: bounds the work buffers
 
 // Routes tokens first … first + n - 1 and gives each buffer its place. `call` must outlive the result.
-Back make_back(const Weights& w, const BackCall& call, const Kernels& kernels, int first, int n,
-               BackBuffers& b);
+Back make_back(const Weights& w, const BackCall& call, const Kernels& kernels, int first, int n, BackBuffers& b);
 
 // Values of one row from k0 on, into its place in a block.
 void put_row(const Back& s, const Rows& r, int block, int row, const float* x, int n, int k0);

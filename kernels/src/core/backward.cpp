@@ -20,8 +20,14 @@ void combine_slice(const Back& s, int block, int column, float* gate_up, float* 
       lora_add_dh(s, block, row, column, dh + row * kSlice);
     }
     const size_t at = pair * size_t(s.l.intermediate) + size_t(column);
-    const GluBackArgs g = {gate_up + row * 2 * kSlice, dh + row * kSlice, kSlice / 16, s.call.act,
-                           s.routing.weight[pair], dgate, dup, s.lora ? s.lora->h + at : nullptr};
+    const GluBackArgs g = {.c = gate_up + row * 2 * kSlice,
+                           .dh = dh + row * kSlice,
+                           .pairs = kSlice / 16,
+                           .act = s.call.act,
+                           .weight = s.routing.weight[pair],
+                           .dgate = dgate,
+                           .dup = dup,
+                           .h = s.lora ? s.lora->h + at : nullptr};
     s.dot[pair * size_t(slices) + size_t(column / kSlice)] = s.kernels.glu_back(&g);
     put_row(s, s.d, block, row, dgate, kSlice, column);
     put_row(s, s.d, block, row, dup, kSlice, s.l.intermediate + column);
@@ -32,20 +38,18 @@ void combine_slice(const Back& s, int block, int column, float* gate_up, float* 
 }
 
 void through_glu(const Back& s, const Touched& e, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix down = matrix_of(s, e.expert, Projection::down);
+  const Panels down = matrix_of(s, e.expert, Projection::down);
   gate_up_step(s, e.expert, column, first, blocks, t);
-  const StepArgs back = {&s.dout, first, blocks, {}, kSlice / 16, 0, 0, true, t.narrow};
-  product(s, back, s.l.hidden, t,
-          [&](int k0, int depth) { return turned(s, down, column, k0, depth, t.panels); });
+  const StepArgs back = {&s.dout, first, blocks, kSlice / 16, t.narrow};
+  product(s, back, s.l.hidden, t, [&](int k0, int depth) { return turned(s, down, column, k0, depth, t.panels); });
   for (int i = 0; i < blocks; ++i)
     combine_slice(s, first + i, column, t.gate_up + size_t(i) * 32 * kSlice, t.narrow + size_t(i) * 16 * kSlice);
 }
 
 void through_up(const Back& s, const Touched& e, int column, int first, int blocks, const BackScratch& t) {
-  const Matrix matrices[2] = {matrix_of(s, e.expert, Projection::gate),
-                              matrix_of(s, e.expert, Projection::up)};
+  const Panels matrices[2] = {matrix_of(s, e.expert, Projection::gate), matrix_of(s, e.expert, Projection::up)};
   const int depth_of_one = s.l.intermediate;
-  const StepArgs back = {&s.d, first, blocks, {}, kSlice / 16, 0, 0, true, t.narrow};
+  const StepArgs back = {&s.d, first, blocks, kSlice / 16, t.narrow};
   product(s, back, depth_of_one, t, [&](int k0, int depth) {
     return turned(s, matrices[k0 / depth_of_one], column, k0 % depth_of_one, depth, t.panels);
   });
@@ -74,14 +78,23 @@ enum Step { kCopy, kPack, kLow, kGlu, kInner, kUp, kGrads, kSum, kSteps };
 void run_unit(void* context, int phase, int unit, int thread) {
   const Back& s = *static_cast<const Back*>(context);
   switch (phase) {
-    case kCopy: return lora_copy(s, unit);
-    case kLow: return lora_low(s, unit);
-    case kInner: return lora_inner(s, unit);
-    case kGrads: return lora_grad(s, unit, thread);
-    case kPack: return pack_block(s, unit, thread);
-    case kGlu: return run_slice(s, unit, s.l.intermediate / kSlice, thread, through_glu);
-    case kUp: return run_slice(s, unit, s.l.hidden / kSlice, thread, through_up);
-    default: sum_dots(s, unit); return sum_token(s, unit);
+    case kCopy:
+      return lora_copy(s, unit);
+    case kLow:
+      return lora_low(s, unit);
+    case kInner:
+      return lora_inner(s, unit);
+    case kGrads:
+      return lora_grad(s, unit, thread);
+    case kPack:
+      return pack_block(s, unit, thread);
+    case kGlu:
+      return run_slice(s, unit, s.l.intermediate / kSlice, thread, through_glu);
+    case kUp:
+      return run_slice(s, unit, s.l.hidden / kSlice, thread, through_up);
+    default:
+      sum_dots(s, unit);
+      return sum_token(s, unit);
   }
 }
 
@@ -89,7 +102,9 @@ void run(Back& s) {
   const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
   const int slices = s.l.intermediate / kSlice, columns = s.l.hidden / kSlice;
   const int low = s.lora ? blocks : 0;
-  pool().run({run_unit, &s, kSteps,
+  pool().run({run_unit,
+              &s,
+              kSteps,
               {lora_copies(s), blocks, low, touched * slices, low, touched * columns, lora_grads(s), s.tokens},
               nullptr});
 }

@@ -10,24 +10,24 @@ namespace kt {
 // Low-rank updates of gate, up and down: A [experts, rank, in], B [experts, out, rank]; the gradients,
 // of the same shapes, are added to what da and db hold.
 struct Lora {
-  int rank;
-  float scale;
-  const float *a[3], *b[3];
-  float *da[3], *db[3];
+  int rank = 0;
+  float scale = 1;
+  const float *a[3] = {}, *b[3] = {};
+  float *da[3] = {}, *db[3] = {};
 };
 
 struct BackCall {
-  const char* x;         // [tokens, hidden]
-  const char* dout;      // null in a forward pass, whose result is dx
+  const char* x;     // [tokens, hidden]
+  const char* dout;  // null in a forward pass, whose result is dx
   char* dx;
   Dtype dtype;           // of all three
   Ids ids;               // [tokens, top_k]
   const float* weights;  // [tokens, top_k]
-  float* dweights;
-  const uint8_t* mask;   // [experts] or null
+  float* dweights = nullptr;
+  const uint8_t* mask = nullptr;  // [experts] or null
   int tokens, top_k;
   Act act;
-  const Lora* lora;      // or null
+  const Lora* lora = nullptr;  // or null
 };
 
 // Uses the pool and the process's work buffers: hold a PoolLock. Throws std::invalid_argument.

@@ -79,27 +79,28 @@ void add_features(Cpu& c, unsigned long long state) {
   add(c.amx_permission && l7.d >> 22 & 1, "amx_bf16");
 }
 
-std::string join(const std::string& a, const std::string& b) {
-  return a.empty() ? b : b.empty() ? a : a + ", " + b;
-}
+std::string join(const std::string& a, const std::string& b) { return a.empty() ? b : b.empty() ? a : a + ", " + b; }
 
 Cpu detect() {
   Cpu c;
   add_features(c, enabled_state());
   const std::string avx2 = lacking(c, {"avx2", "fma", "f16c"});
-  const std::string base =
-      join(avx2, lacking(c, {"avx512f", "avx512bw", "avx512dq", "avx512vl"}));
+  const std::string base = join(avx2, lacking(c, {"avx512f", "avx512bw", "avx512dq", "avx512vl"}));
   const std::string vnni = join(base, lacking(c, {"avx512_vnni"}));
   const std::string bf16 = join(vnni, lacking(c, {"avx512_bf16"}));
   const std::string amx = join(bf16, lacking(c, {"amx_tile", "amx_int8", "amx_bf16"}));
-  c.variants = {{"avx2", kernels_avx2, avx2},
-                {"avx512_base", kernels_avx512_base, base},
-                {"avx512_vnni", kernels_avx512_vnni, vnni},
-                {"avx512_bf16", kernels_avx512_bf16, bf16},
-#ifdef KT_AMX_SHIM
-                {"amx_shim", kernels_amx_shim, bf16},
+  c.variants = {
+#ifdef KT_SHIMS
+      {"avx512_base_shim", kernels_avx512_base_shim, avx2, true},
+      {"avx512_vnni_shim", kernels_avx512_vnni_shim, avx2, true},
+      {"avx512_bf16_shim", kernels_avx512_bf16_shim, avx2, true},
+      {"amx_shim", kernels_amx_shim, avx2, true},
 #endif
-                {"amx", kernels_amx, amx}};
+      {"avx2", kernels_avx2, avx2, false},
+      {"avx512_base", kernels_avx512_base, base, false},
+      {"avx512_vnni", kernels_avx512_vnni, vnni, false},
+      {"avx512_bf16", kernels_avx512_bf16, bf16, false},
+      {"amx", kernels_amx, amx, false}};
   return c;
 }
 
@@ -111,9 +112,10 @@ Cpu detect() {
   throw IsaError(why);
 }
 
-bool matches(const std::string& wanted, const std::string& name) {
-  if (wanted.empty()) return name != "amx_shim";
-  return wanted == name || (wanted == "avx512" && name.rfind("avx512_", 0) == 0);
+bool matches(const std::string& wanted, const Variant& v) {
+  const std::string name = v.name;
+  if (wanted == name) return true;
+  return !v.shim && (wanted.empty() || (wanted == "avx512" && name.rfind("avx512_", 0) == 0));
 }
 
 }  // namespace
@@ -127,7 +129,7 @@ const Kernels* choose_kernels(const std::string& wanted) {
   const Variant* best = nullptr;
   std::string lacks;
   for (const Variant& v : cpu().variants) {
-    if (!matches(wanted, v.name)) continue;
+    if (!matches(wanted, v)) continue;
     if (v.lacks.empty()) best = &v;
     else if (lacks.empty()) lacks = v.lacks;
   }

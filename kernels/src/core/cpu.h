@@ -12,6 +12,7 @@ struct Variant {
   const char* name;
   const Kernels* (*table)();
   std::string lacks;  // empty: this variant runs here
+  bool shim;          // emulated, for tests: chosen by its full name only
 };
 
 struct Cpu {

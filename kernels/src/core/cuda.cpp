@@ -60,17 +60,13 @@ void Cuda::check(int code, const char* function) const {
   const char *name = nullptr, *text = nullptr;
   error_name(code, &name);
   error_text(code, &text);
-  throw CudaError(std::string(function) + ": " + (name ? name : "error") + " (" + std::to_string(code) +
-                  ")" + (text ? std::string(", ") + text : ""));
+  throw CudaError(std::string(function) + ": " + (name ? name : "error") + " (" + std::to_string(code) + ")" +
+                  (text ? std::string(", ") + text : ""));
 }
 
-CudaMemoryOp wait_equal(CudaAddress word, uint32_t value) {
-  return {kWaitValue32, word, value, kEqual, 0, 0};
-}
+CudaMemoryOp wait_equal(CudaAddress word, uint32_t value) { return {kWaitValue32, word, value, kEqual, 0, 0}; }
 
-CudaMemoryOp write_word(CudaAddress word, uint32_t value) {
-  return {kWriteValue32, word, value, 0, 0, 0};
-}
+CudaMemoryOp write_word(CudaAddress word, uint32_t value) { return {kWriteValue32, word, value, 0, 0, 0}; }
 
 const Cuda& cuda() {
   static std::mutex lock;

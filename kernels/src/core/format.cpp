@@ -62,10 +62,14 @@ float from_e8m0(unsigned char byte) { return byte ? std::ldexp(1.0f, byte - 127)
 float group_scale(const Format& f, const char* at, int row) {
   const auto* bytes = reinterpret_cast<const unsigned char*>(at);
   switch (f.scale) {
-    case GroupScale::f16: return read_f16(at + row * 2);
-    case GroupScale::e8m0: return from_e8m0(bytes[row]);
-    case GroupScale::e4m3: return f16_to_f32(uint16_t(bytes[row] << 7));
-    default: return 1.0f;
+    case GroupScale::f16:
+      return read_f16(at + row * 2);
+    case GroupScale::e8m0:
+      return from_e8m0(bytes[row]);
+    case GroupScale::e4m3:
+      return f16_to_f32(uint16_t(bytes[row] << 7));
+    default:
+      return 1.0f;
   }
 }
 
@@ -142,8 +146,7 @@ std::vector<int> format_groups(const Format& f) {
 
 void unpack_panel(Coding c, const char* data, const char* scale, int k, float* out) {
   for (int row = 0; row < 16; ++row)
-    for (int i = 0; i < k; ++i)
-      out[size_t(row) * k + i] = weight_at(*c.format, data, scale, row, i, c.group);
+    for (int i = 0; i < k; ++i) out[size_t(row) * k + i] = weight_at(*c.format, data, scale, row, i, c.group);
 }
 
 bool place_codes(Coding c, const CodeRows& from, int k, char* data, char* scale) {

@@ -15,12 +15,12 @@ enum class GroupScale : int { none, f16, e8m0, e4m3 };
 struct Format {
   const char* name;
   Product product;
-  int bits;                  // of a weight: 16, 8, 6 or 4
-  const signed char* grid;   // values of the codes of 6 or 4 bits
+  int bits;                 // of a weight: 16, 8, 6 or 4
+  const signed char* grid;  // values of the codes of 6 or 4 bits
   bool row;
   GroupScale scale;
   bool minimum;
-  int least, most;           // k of a group: a power of two between these
+  int least, most;  // k of a group: a power of two between these
 
   bool ints() const { return product != Product::bf16; }
   bool grouped() const { return scale != GroupScale::none; }

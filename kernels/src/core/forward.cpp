@@ -13,26 +13,14 @@ namespace {
 constexpr int kChunk = 4096;  // tokens handled at once: bounds the work buffers
 constexpr size_t kZerosAlone = 1 << 18;
 
-// One row of f32, or a part of it starting at k0, into its place in a block.
-void put(const Kernels& kernels, const Acts& a, const float* x, int n, int k0, int block, int first,
-         int rows, int row) {
-  const size_t step = size_t(rows) * 64;
-  char* dst = a.data + size_t(first) * a.row_bytes() + size_t(row) * 64;
-  if (a.kind == ActKind::s8) {
-    const size_t at = size_t(block) * a.scales() + size_t(row);
-    const QuantArgs q = {x, n, a.group, dst, step, k0, a.scale + at, a.sum + at};
-    return kernels.quantise(&q);
-  }
-  const PutArgs p = {x, n, dst, step, k0};
-  a.kind == ActKind::f32 ? kernels.put_f32(&p) : kernels.put_bf16(&p);
-}
+RowBlock place(const Block& b, int index) { return {index, b.first, b.rows}; }
 
 void put_x_row(const Layer& s, int block, const Block& b, int row, float* staging) {
   const int token = s.first_token + s.routing.token[size_t(b.first + row)];
   const size_t bytes = s.call.dtype == Dtype::f32 ? 4 : 2;
   const int n = s.l.shape.hidden;
   s.kernels.load_row(s.call.x + size_t(token) * n * bytes, s.call.dtype, n, s.l.hidden, staging);
-  put(s.kernels, s.x, staging, s.l.hidden, 0, block, b.first, b.rows, row);
+  put_row(s.kernels, s.x, place(b, block), row, staging, s.l.hidden, 0);
 }
 
 void pack_x(const Layer& s, int block, int thread) {
@@ -41,84 +29,57 @@ void pack_x(const Layer& s, int block, int thread) {
   for (int row = 0; row < b.rows; ++row) put_x_row(s, block, b, row, staging);
 }
 
-void point_at(GemmArgs& g, const Acts& a, const Block& b, int block, bool shared) {
-  g.a = a.data + (shared ? 0 : size_t(b.first) * a.row_bytes());
-  g.m = b.rows;
-  const size_t scale = shared ? 0 : size_t(block) * a.scales();
-  g.a_scale = a.scale + scale;
-  g.a_sum = a.sum + scale;
-}
-
 // Calls use(block index, block, rows of c) for every block of one expert after its product.
 template <class Use>
-void each_block(const Layer& s, const Stack& stack, const Touched& e, const Acts& a, bool shared, GemmArgs g,
-                const ThreadScratch& t, Use use) {
-  const auto product = s.kernels.gemm[stack.product()];
-  g.a_group = a.group;
-  g.c = t.c;
+void each_block(const Layer& s, const Panels& panels, const Touched& e, const Acts& a, bool shared,
+                const VectorScratch& t, Use use) {
   for (int at = e.first_block; at < e.first_block + e.blocks; ++at) {
     const Block& b = s.routing.blocks[size_t(at)];
-    point_at(g, a, b, at, shared);
-    product(&g);
+    multiply(s.kernels, a, shared ? RowBlock{0, 0, b.rows} : place(b, at), panels, 0, false, t.c);
     use(at, b, t.c);
   }
-}
-
-// Some neighbouring panels of an expert.
-GemmArgs args_of(const Layer& s, const Stack& stack, const Touched& e, int first, int panels) {
-  const char* expert = s.w.expert(e.expert);
-  GemmArgs g = {};
-  g.k = stack.k;
-  g.w = expert + stack.panel_at(first);
-  g.w_stride = stack.panel;
-  g.w_scale = expert + stack.scale_at(first);
-  g.w_scale_stride = stack.scale;
-  g.w_group = stack.coding.group;
-  g.panels = panels;
-  return g;
 }
 
 void gate_up(const Layer& s, int unit, int thread) {
   const ExpertUnit u = unit_at(s.up, unit);
   const Touched& e = s.routing.touched[size_t(u.touched)];
   const int pair = u.at * s.pairs_of_panels, n = s.pairs_of_panels * 16;
-  const ThreadScratch t = scratch_of(s, thread);
-  const GemmArgs g = args_of(s, s.l.up, e, pair * 2, s.pairs_of_panels * 2);
-  each_block(s, s.l.up, e, s.x, s.one_token, g, t, [&](int at, const Block& b, const float* c) {
+  const VectorScratch t = scratch_of(s, thread);
+  const Panels panels = panels_of(s.l.up, s.w.expert(e.expert)).part(pair * 2, s.pairs_of_panels * 2);
+  each_block(s, panels, e, s.x, s.one_token, t, [&](int at, const Block& b, const float* c) {
     for (int row = 0; row < b.rows; ++row) {
-      s.kernels.glu(c + row * g.panels * 16, s.pairs_of_panels, s.call.act, t.row);
-      put(s.kernels, s.h, t.row, n, pair * 16, at, b.first, b.rows, row);
+      s.kernels.glu(c + row * panels.count * 16, s.pairs_of_panels, s.call.act, t.row);
+      put_row(s.kernels, s.h, place(b, at), row, t.row, n, pair * 16);
     }
   });
 }
 
-GemmArgs down_args(const Layer& s, const Touched& e, int unit) {
-  return args_of(s, s.l.down, e, unit * s.down_panels, s.down_panels);
+Panels down_panels(const Layer& s, const Touched& e, int unit) {
+  return panels_of(s.l.down, s.w.expert(e.expert)).part(unit * s.down_panels, s.down_panels);
 }
 
 // The hardware runs ahead within a panel, but not to those of another expert.
-void fetch_heads(const GemmArgs& g) {
-  for (int p = 0; p < g.panels; ++p) {
-    __builtin_prefetch(g.w_scale + p * g.w_scale_stride);
-    for (int line = 0; line < 4; ++line) __builtin_prefetch(g.w + p * g.w_stride + line * 64);
+void fetch_heads(const Panels& panels) {
+  for (int p = 0; p < panels.count; ++p) {
+    __builtin_prefetch(panels.scale + p * panels.scale_stride);
+    for (int line = 0; line < 4; ++line) __builtin_prefetch(panels.data + p * panels.stride + line * 64);
   }
 }
 
 // A slice of the output for all tokens: every expert adds its part, so no two threads meet.
 void down(const Layer& s, int unit, int thread) {
   const Layout& l = s.l;
-  const ThreadScratch t = scratch_of(s, thread);
+  const VectorScratch t = scratch_of(s, thread);
   const int width = s.down_panels * 16, first = unit * width;
   std::fill(t.out, t.out + size_t(s.tokens) * width, 0.0f);
   const auto& touched = s.routing.touched;
   for (size_t i = 0; i < touched.size(); ++i) {
-    if (i + 1 < touched.size()) fetch_heads(down_args(s, touched[i + 1], unit));
-    const GemmArgs g = down_args(s, touched[i], unit);
-    each_block(s, l.down, touched[i], s.h, false, g, t, [&](int, const Block& b, const float* c) {
+    if (i + 1 < touched.size()) fetch_heads(down_panels(s, touched[i + 1], unit));
+    const Panels panels = down_panels(s, touched[i], unit);
+    each_block(s, panels, touched[i], s.h, false, t, [&](int, const Block& b, const float* c) {
       for (int row = 0; row < b.rows; ++row) {
         const size_t pair = size_t(b.first + row);
-        s.kernels.axpy(t.out + size_t(s.routing.token[pair]) * width, c + row * width,
-                       s.routing.weight[pair], width);
+        s.kernels.axpy(t.out + size_t(s.routing.token[pair]) * width, c + row * width, s.routing.weight[pair], width);
       }
     });
   }
@@ -146,31 +107,13 @@ int choose_pairs_of_panels(const Layer& s, int threads) {
 }
 
 // Two where four would leave the threads only a few units each, so that a slow one holds up the rest.
-int choose_down_panels(const Layer& s, int threads) {
-  return s.l.hidden / 64 < threads * 4 ? 2 : kDownPanels;
-}
-
-ActKind act_kind(const Layer& s, const Stack& weights) {
-  if (weights.format().ints()) return ActKind::s8;
-  return s.kernels.bf16_acts ? ActKind::bf16 : ActKind::f32;
-}
-
-// k per activation scale. It never reaches over a group of weights, and sums in 16 bits hold 32 k at most.
-int scale_group(const Stack& weights, int widest) {
-  if (weights.format().grouped()) return std::min(32, weights.coding.group);
-  return weights.k % widest == 0 ? widest : 64;
-}
+int choose_down_panels(const Layer& s, int threads) { return s.l.hidden / 64 < threads * 4 ? 2 : kDownPanels; }
 
 // What the products with a stack read.
-Acts make_acts(const Layer& s, const Stack& weights, int widest, Scratch& data, Scratch& scale, Scratch& sum) {
-  Acts a = {act_kind(s, weights), weights.k, weights.k, nullptr, nullptr, nullptr};
-  if (a.kind == ActKind::s8) a.group = scale_group(weights, widest);
-  a.data = data.need(s.routing.token.size() * a.row_bytes());
-  if (a.kind == ActKind::s8) {
-    a.scale = scale.need_of<float>(s.routing.blocks.size() * a.scales());
-    a.sum = sum.need_of<int32_t>(s.routing.blocks.size() * a.scales());
-  }
-  return a;
+Acts make_acts(const Layer& s, const Stack& weights, int widest, ActsMemory& memory) {
+  Acts acts = acts_for(s.kernels, weights.coding, weights.k, widest);
+  allocate(acts, s.routing.token.size(), s.routing.blocks.size(), memory);
+  return acts;
 }
 
 void run_layer(Layer& s, Buffers& buffers) {
@@ -178,9 +121,9 @@ void run_layer(Layer& s, Buffers& buffers) {
   s.one_token = s.tokens == 1 && s.routing.touched.size() == s.routing.token.size();
   s.pairs_of_panels = choose_pairs_of_panels(s, workers.threads());
   s.down_panels = choose_down_panels(s, workers.threads());
-  s.x = make_acts(s, s.l.up, 128, buffers.x, buffers.x_scale, buffers.x_sum);
+  s.x = make_acts(s, s.l.up, 128, buffers.x);
   // h is quantised by the unit that made it, so its groups are no wider than a unit.
-  s.h = make_acts(s, s.l.down, s.pairs_of_panels * 16, buffers.h, buffers.h_scale, buffers.h_sum);
+  s.h = make_acts(s, s.l.down, s.pairs_of_panels * 16, buffers.h);
   s.scratch_bytes = (scratch_size(s.l, s.tokens) + 4095) / 4096 * 4096;
   s.scratch = buffers.threads.need(s.scratch_bytes * size_t(workers.threads()));
   const int blocks = int(s.routing.blocks.size()), touched = int(s.routing.touched.size());
@@ -221,13 +164,18 @@ void forward(const Weights& w, const Call& call, const Kernels& kernels) {
   Buffers& b = buffers();
   for (int first = 0; first < call.tokens; first += kChunk) {
     const int n = std::min(kChunk, call.tokens - first);
-    route(call.ids, call.weights, call.mask, first, n, call.top_k, w.layout().shape.experts,
-          b.routing);
+    route(call.ids, call.weights, call.mask, first, n, call.top_k, w.layout().shape.experts, b.routing);
     if (on_tiles(kernels, w.layout(), call.way, b.routing)) {
       forward_tiled(w, call, kernels, b.routing, first, n, b.tiled);
       continue;
     }
-    Layer s = {w, w.layout(), call, kernels, b.routing, false, first, n, 2, kDownPanels, {}, {}, nullptr, 0, {}, {}};
+    Layer s = {.w = w,
+               .l = w.layout(),
+               .call = call,
+               .kernels = kernels,
+               .routing = b.routing,
+               .first_token = first,
+               .tokens = n};
     if (!only_zeros(s)) run_layer(s, b);
   }
 }

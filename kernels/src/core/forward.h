@@ -16,7 +16,7 @@ struct Call {
   const uint8_t* mask;   // [experts] or null
   int tokens, top_k;
   Act act;
-  double* seconds;       // [kMaxPhases] or null: adds the time of each phase
+  double* seconds = nullptr;  // [kMaxPhases] or null: adds the time of each phase
   Way way = Way::best;
 };
 

@@ -9,11 +9,11 @@
 namespace kt {
 namespace {
 
-constexpr int kMemoryType = 2, kOrdinal = 9;                 // CU_POINTER_ATTRIBUTE_...
-constexpr int kOnDevice = 2;                                 // CU_MEMORYTYPE_DEVICE
-constexpr int kMemoryOpsV1 = 92, kMemoryOps64 = 122;         // CU_DEVICE_ATTRIBUTE_CAN_USE_...
-constexpr unsigned kPortableMapped = 1 | 2;                  // CU_MEMHOSTREGISTER_...
-constexpr int kRelaxed = 2;                                  // CU_STREAM_CAPTURE_MODE_RELAXED
+constexpr int kMemoryType = 2, kOrdinal = 9;          // CU_POINTER_ATTRIBUTE_...
+constexpr int kOnDevice = 2;                          // CU_MEMORYTYPE_DEVICE
+constexpr int kMemoryOpsV1 = 92, kMemoryOps64 = 122;  // CU_DEVICE_ATTRIBUTE_CAN_USE_...
+constexpr unsigned kPortableMapped = 1 | 2;           // CU_MEMHOSTREGISTER_...
+constexpr int kRelaxed = 2;                           // CU_STREAM_CAPTURE_MODE_RELAXED
 
 CudaAddress address_of(const void* p) { return reinterpret_cast<CudaAddress>(p); }
 
@@ -192,9 +192,17 @@ Post GpuCall::begin(CudaStream stream, int tokens, Parts parts) {
     gpu_.copy(p->host, p->gpu, p->bytes, stream);
     p->bytes = 0;
   }
-  return {parts.x.host, parts.x.gpu, parts.ids.host, parts.ids.gpu, parts.weights.host, parts.weights.gpu,
-          answer_, uint32_t(parts.x.bytes / kPiece), uint32_t(parts.ids.bytes / 4),
-          uint32_t(parts.weights.bytes / 4), uint32_t(tokens)};
+  return {parts.x.host,
+          parts.x.gpu,
+          parts.ids.host,
+          parts.ids.gpu,
+          parts.weights.host,
+          parts.weights.gpu,
+          answer_,
+          uint32_t(parts.x.bytes / kPiece),
+          uint32_t(parts.ids.bytes / 4),
+          uint32_t(parts.weights.bytes / 4),
+          uint32_t(tokens)};
 }
 
 void GpuCall::ask(const GpuCode* code, CudaStream stream, const Post& post, bool wait) {

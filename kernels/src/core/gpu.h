@@ -88,8 +88,7 @@ class GpuCall {
   };
 
   const GpuCode* code_for(CudaStream stream) const;  // null: by copies alone
-  Part part(const GpuCode* code, CudaAddress gpu, const void* host, size_t bytes, size_t piece,
-            const char* name) const;
+  Part part(const GpuCode* code, CudaAddress gpu, const void* host, size_t bytes, size_t piece, const char* name) const;
   Parts inputs(const GpuCode* code, int tokens, const GpuInputs& from) const;
   Part output(const GpuCode* code, int tokens, CudaAddress out) const;
   Post begin(CudaStream stream, int tokens, Parts parts);
@@ -101,9 +100,9 @@ class GpuCall {
   Gpu gpu_;
   HostCall& call_;
   int mailbox_ = -1;
-  const GpuCode* code_ = nullptr;  // for streams of the primary context
+  const GpuCode* code_ = nullptr;         // for streams of the primary context
   CudaAddress answer_ = 0, request_ = 0;  // the mailbox's words
-  int unfinished_ = 0;  // tokens of a start without a finish
+  int unfinished_ = 0;                    // tokens of a start without a finish
   std::map<int, std::unique_ptr<Launch>> launches_;
 };
 

@@ -111,8 +111,7 @@ bool find(CudaModule module, const char* name, CudaFunction& function) {
 
 void launch(CudaStream stream, CudaFunction function, unsigned blocks, unsigned threads, const void* parameter) {
   void* parameters[] = {const_cast<void*>(parameter)};
-  cuda().check(cuda().launch(function, blocks, 1, 1, threads, 1, 1, 0, stream, parameters, nullptr),
-               "cuLaunchKernel");
+  cuda().check(cuda().launch(function, blocks, 1, 1, threads, 1, 1, 0, stream, parameters, nullptr), "cuLaunchKernel");
 }
 
 }  // namespace

@@ -10,8 +10,8 @@ namespace kt {
 // Copies, and a request after them. The kernel's only parameter, as it stands here.
 struct Post {
   CudaAddress x_to, x_from, ids_to, ids_from, weights_to, weights_from;
-  CudaAddress words;  // of the mailbox: answer and request, written as one
-  uint32_t x_pieces;  // of 16 bytes
+  CudaAddress words;                  // of the mailbox: answer and request, written as one
+  uint32_t x_pieces;                  // of 16 bytes
   uint32_t ids_words, weights_words;  // of 4 bytes
   uint32_t tokens;
 };

@@ -20,9 +20,7 @@ void HostCall::run(int tokens) noexcept {
     call.tokens = tokens;
     PoolLock lock;
     forward(weights_, call, kernels_);
-  } catch (const std::exception& error) {
-    failed(error.what(), tokens);
-  } catch (...) {
+  } catch (const std::exception& error) { failed(error.what(), tokens); } catch (...) {
     failed("the call failed", tokens);
   }
 }

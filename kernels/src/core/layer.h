@@ -3,29 +3,15 @@
 #include <algorithm>
 
 #include "forward.h"
+#include "product.h"
 #include "tiled.h"
 #include "units.h"
 
 namespace kt {
 
-enum class ActKind { f32, bf16, s8 };
-
-// Rows of activations in blocks, as the products read them.
-struct Acts {
-  ActKind kind;
-  int k, group;      // padded depth; k per scale
-  char* data;        // pair p starts at p * row_bytes when it opens a block
-  float* scale;      // [block][k / group][16]
-  int32_t* sum;
-
-  size_t row_bytes() const {
-    return size_t(k) * (kind == ActKind::f32 ? 4 : kind == ActKind::bf16 ? 2 : 1);
-  }
-  size_t scales() const { return size_t(k / group) * 16; }
-};
-
 struct Buffers {
-  Scratch x, x_scale, x_sum, h, h_scale, h_sum, threads;
+  ActsMemory x, h;
+  Scratch threads;
   TiledBuffers tiled;
   Routing routing;
 };
@@ -36,22 +22,22 @@ struct Layer {
   const Call& call;
   const Kernels& kernels;
   const Routing& routing;
-  bool one_token;     // all blocks share the only row of x
+  bool one_token = false;  // all blocks share the only row of x
   int first_token, tokens;
-  int pairs_of_panels;  // gate/up panel pairs a unit
-  int down_panels;      // of a unit, at most kDownPanels
-  Acts x, h;
-  char* scratch;      // per thread
-  size_t scratch_bytes;
-  ExpertUnits up, down;
+  int pairs_of_panels = 2;  // gate/up panel pairs a unit
+  int down_panels = 4;      // of a unit, at most kDownPanels
+  Acts x = {}, h = {};
+  char* scratch = nullptr;  // per thread
+  size_t scratch_bytes = 0;
+  ExpertUnits up = {}, down = {};
 };
 
 constexpr int kDownPanels = 4;
 
-struct ThreadScratch {
-  float* c;      // [16][panels * 16]
-  float* row;    // one row of x or h
-  float* out;    // [tokens][kDownPanels * 16]
+struct VectorScratch {
+  float* c;    // [16][panels * 16]
+  float* row;  // one row of x or h
+  float* out;  // [tokens][kDownPanels * 16]
 };
 
 constexpr size_t kProductFloats = 16 * 8 * 16;
@@ -61,9 +47,9 @@ inline size_t scratch_size(const Layout& l, int tokens) {
   return (kProductFloats + row + size_t(tokens) * kDownPanels * 16) * 4;
 }
 
-inline ThreadScratch scratch_of(const Layer& s, int thread) {
+inline VectorScratch scratch_of(const Layer& s, int thread) {
   float* base = reinterpret_cast<float*>(s.scratch + s.scratch_bytes * size_t(thread));
-  ThreadScratch t;
+  VectorScratch t;
   t.c = base;
   t.row = t.c + kProductFloats;
   t.out = t.row + std::max(s.l.hidden, s.l.intermediate);

@@ -56,9 +56,8 @@ double read_bandwidth(const Kernels& kernels, int threads, size_t bytes, double 
   std::memset(region.data(), 1, bytes);
   const size_t part = bytes / size_t(threads) / 4096 * 4096;
   std::vector<uint64_t> sums(size_t(threads) * 8);
-  const double t = shortest(threads, seconds, [&](int i) {
-    sums[size_t(i) * 8] += kernels.read(region.data() + part * size_t(i), part);
-  });
+  const double t = shortest(
+      threads, seconds, [&](int i) { sums[size_t(i) * 8] += kernels.read(region.data() + part * size_t(i), part); });
   return double(part) * threads / t;
 }
 

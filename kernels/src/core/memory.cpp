@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -15,15 +16,12 @@
 namespace kt {
 namespace {
 constexpr size_t kHugePage = size_t(2) << 20;
-constexpr size_t kFaultStep = size_t(64) << 20;  // a step holds the map's lock
+constexpr uintptr_t kPage = 4096;
 
 #ifndef MADV_POPULATE_READ  // Linux 5.14
 #define MADV_POPULATE_READ 22
 #endif
 
-void read_ahead(char* p, size_t bytes) {
-  if (madvise(p, bytes, MADV_POPULATE_READ) != 0) madvise(p, bytes, MADV_WILLNEED);
-}
 }  // namespace
 
 Region::Region(size_t bytes) {
@@ -46,10 +44,6 @@ Region::Region(const std::string& path, size_t file_bytes) {
   bytes_ = file_bytes;
 }
 
-void Region::fault_in() const {
-  for (size_t at = 0; at < bytes_; at += kFaultStep) read_ahead(data_ + at, std::min(kFaultStep, bytes_ - at));
-}
-
 Region::Region(Region&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
 
@@ -57,6 +51,16 @@ Region& Region::operator=(Region&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
   return *this;
+}
+
+void read_ahead(const char* p, size_t bytes) {
+  const uintptr_t from = reinterpret_cast<uintptr_t>(p) / kPage * kPage;
+  void* const page = reinterpret_cast<void*>(from);
+  const size_t length = reinterpret_cast<uintptr_t>(p) + bytes - from;
+  if (madvise(page, length, MADV_POPULATE_READ) == 0) return;
+  if (errno == EFAULT || errno == EIO || errno == EHWPOISON)
+    throw FormatError(std::string("a mapped file cannot be read: ") + std::strerror(errno));
+  madvise(page, length, MADV_WILLNEED);
 }
 
 Region::~Region() {

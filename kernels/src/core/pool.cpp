@@ -80,8 +80,7 @@ size_t power_of_two_above(int n) {
 
 class Workers : public Pool {
  public:
-  explicit Workers(int n)
-      : count_(n), seats_(n), slots_(power_of_two_above(n)) {
+  explicit Workers(int n) : count_(n), seats_(n), slots_(power_of_two_above(n)) {
     for (Slot& s : slots_)
       for (Phase& p : s.phases) p.ranges = std::vector<Range>(size_t(n));
     for (int i = 1; i < n; ++i) workers_.emplace_back([this, i] { work(i); });
@@ -167,16 +166,14 @@ class Workers : public Pool {
       slot.job.run(slot.job.context, p, unit, thread);
       ++did;
     }
-    if (did && phase.done.fetch_add(did) + did == phase.units && phase.asleep.load() > 0)
-      futex_wake_all(phase.done);
+    if (did && phase.done.fetch_add(did) + did == phase.units && phase.asleep.load() > 0) futex_wake_all(phase.done);
   }
 
   // The thread's own range, those of its node, the others.
   void drain_all(Slot& slot, int p, int thread, size_t node) {
     std::vector<Range>& ranges = slot.phases[p].ranges;
     const int first = seats_.first[node], last = seats_.first[node + 1], own = last - first;
-    for (int i = 0; i < own; ++i)
-      drain(slot, p, ranges[size_t(first + (thread - first + i) % own)], thread);
+    for (int i = 0; i < own; ++i) drain(slot, p, ranges[size_t(first + (thread - first + i) % own)], thread);
     for (int i = 0; i < count_ - own; ++i) drain(slot, p, ranges[size_t((last + i) % count_)], thread);
   }
 

@@ -27,7 +27,7 @@ struct Job {
   void* context = nullptr;
   int phases = 0;
   int units[kMaxPhases] = {};
-  double* seconds = nullptr;  // adds the time of each phase, as the caller sees it
+  double* seconds = nullptr;             // adds the time of each phase, as the caller sees it
   const Split* splits[kMaxPhases] = {};  // null: no unit is nearer to one node than to another
 };
 

@@ -8,22 +8,21 @@ namespace kt {
 namespace {
 
 [[noreturn]] void refuse(int64_t id, size_t token, int experts) {
-  throw std::invalid_argument("expert id " + std::to_string(id) + " of token " +
-                              std::to_string(token) + " is out of range: the layer has " +
-                              std::to_string(experts) + " experts and -1 means none");
+  throw std::invalid_argument("expert id " + std::to_string(id) + " of token " + std::to_string(token) +
+                              " is out of range: the layer has " + std::to_string(experts) +
+                              " experts and -1 means none");
 }
 
 void add_blocks(int expert, int first, int pairs, Routing& out) {
   const int at = int(out.blocks.size());
-  for (int done = 0; done < pairs; done += 16)
-    out.blocks.push_back({expert, first + done, std::min(16, pairs - done)});
+  for (int done = 0; done < pairs; done += 16) out.blocks.push_back({expert, first + done, std::min(16, pairs - done)});
   out.touched.push_back({expert, at, int(out.blocks.size()) - at, first, pairs});
 }
 
 }  // namespace
 
-void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, int tokens, int top_k,
-           int experts, Routing& out) {
+void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, int tokens, int top_k, int experts,
+           Routing& out) {
   thread_local std::vector<int> next;
   next.assign(size_t(experts) + 1, 0);
   const size_t begin = size_t(first_token) * top_k, pairs_at_most = size_t(tokens) * top_k;

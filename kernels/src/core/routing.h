@@ -36,7 +36,7 @@ struct Ids {
 
 // Ids of -1 and experts whose mask byte is set are left out. Throws std::invalid_argument naming the
 // first id out of range. The result's vectors are reused from call to call.
-void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, int tokens, int top_k,
-           int experts, Routing& out);
+void route(Ids ids, const float* weights, const uint8_t* mask, int first_token, int tokens, int top_k, int experts,
+           Routing& out);
 
 }  // namespace kt

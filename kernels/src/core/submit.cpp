@@ -64,9 +64,7 @@ class Queue {
   static std::exception_ptr attempt(const std::function<void()>& task) {
     try {
       task();
-    } catch (...) {
-      return std::current_exception();
-    }
+    } catch (...) { return std::current_exception(); }
     return nullptr;
   }
 
@@ -109,8 +107,9 @@ uint64_t submit(std::function<void()> task) { return queue().push(std::move(task
 std::exception_ptr wait_for(uint64_t ticket) {
   Queue& here = queue();
   if (lost(ticket))
-    return std::make_exception_ptr(std::runtime_error("the process forked before this call was done: its result "
-                                                      "is with the parent"));
+    return std::make_exception_ptr(
+        std::runtime_error("the process forked before this call was done: its result "
+                           "is with the parent"));
   return here.wait(ticket);
 }
 

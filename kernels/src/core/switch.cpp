@@ -26,8 +26,7 @@ const Kept* find(const Kept* from, const LayerKind& kind) {
 }  // namespace
 
 LayerKind kind_of(const Layout& l, int threads) {
-  return {l.up.product(), l.up.coding.group, l.down.product(), l.down.coding.group,
-          l.hidden, l.intermediate, threads};
+  return {l.up.product(), l.up.coding.group, l.down.product(), l.down.coding.group, l.hidden, l.intermediate, threads};
 }
 
 int tile_from(const Kernels& kernels, const LayerKind* kind) {

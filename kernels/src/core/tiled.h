@@ -11,7 +11,7 @@ struct TiledBuffers {
 };
 
 // The work buffers and the pool belong to the caller: hold a PoolLock.
-void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, const Routing& routing,
-                   int first_token, int tokens, TiledBuffers& buffers);
+void forward_tiled(const Weights& w, const Call& call, const Kernels& kernels, const Routing& routing, int first_token,
+                   int tokens, TiledBuffers& buffers);
 
 }  // namespace kt

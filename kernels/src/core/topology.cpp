@@ -93,8 +93,7 @@ std::vector<int> physical_cores() {
   return cores.empty() ? std::vector<int>{0} : cores;
 }
 
-std::vector<Node> read_nodes(const std::string& root, const std::vector<int>& cores,
-                             const std::vector<int>& allowed) {
+std::vector<Node> read_nodes(const std::string& root, const std::vector<int>& cores, const std::vector<int>& allowed) {
   const std::string folder = root + "/devices/system/node";
   const std::vector<int> online = parse_list(text_of(folder + "/online"));
   const std::vector<int> memory = with_memory(folder, online, allowed);

@@ -19,8 +19,7 @@ std::vector<int> physical_cores();
 
 // The nodes that have memory and some of these cores, at least one. Cores of a node without memory
 // count to the nearest one that has some. `memory`: nodes this process may take it from; empty: all.
-std::vector<Node> read_nodes(const std::string& sysfs, const std::vector<int>& cores,
-                             const std::vector<int>& memory);
+std::vector<Node> read_nodes(const std::string& sysfs, const std::vector<int>& cores, const std::vector<int>& memory);
 std::vector<Node> nodes();  // of this process
 
 void use_sysfs(const std::string& root);  // another tree than /sys, for tests; empty: /sys

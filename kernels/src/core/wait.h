@@ -49,8 +49,6 @@ inline void futex_wait_for(Word& word, uint32_t seen, long nanoseconds) {
   const timespec t = {nanoseconds / 1000000000L, nanoseconds % 1000000000L};
   syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, &t, nullptr, 0);
 }
-inline void futex_wake_all(Word& word) {
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-}
+inline void futex_wake_all(Word& word) { syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0); }
 
 }  // namespace kt

@@ -50,10 +50,14 @@ void pack_unit(void* context, int, int unit, int thread) {
   if (!source.data) return;
   const Stack& stack = l.stack(matrix);
   const int n = is_down ? unit - l.up.panels : unit / 2, panel = l.panel(matrix, n);
-  const Rows rows = sixteen_rows(source, n * 16, l.rows(matrix), l.depth(matrix), stack.k,
-                                 (*p.copies)[size_t(thread)]);
-  const PackArgs args = {rows.data, rows.stride, source.dtype, stack.k, stack.coding.group,
-                         p.expert + stack.panel_at(panel), p.expert + stack.scale_at(panel)};
+  const Rows rows = sixteen_rows(source, n * 16, l.rows(matrix), l.depth(matrix), stack.k, (*p.copies)[size_t(thread)]);
+  const PackArgs args = {.rows = rows.data,
+                         .stride = rows.stride,
+                         .dtype = source.dtype,
+                         .k = stack.k,
+                         .group = stack.coding.group,
+                         .dst = p.expert + stack.panel_at(panel),
+                         .scale = p.expert + stack.scale_at(panel)};
   if (!p.kernels->pack[stack.product()](&args)) p.bad.store(1 + int(matrix));
 }
 
@@ -84,7 +88,11 @@ void place_unit(void* context, int, int unit, int) {
 }
 
 Stack stack_of(Coding c, int k, int panels) {
-  return {c, k, panels, c.format->panel_bytes(k), c.format->scale_bytes(k, c.group), 0, 0};
+  return {.coding = c,
+          .k = k,
+          .panels = panels,
+          .panel = c.format->panel_bytes(k),
+          .scale = c.format->scale_bytes(k, c.group)};
 }
 
 }  // namespace
@@ -107,7 +115,10 @@ Weights::Weights(Shape s, Coding up, Coding down)
 }
 
 Weights::Weights(Layout layout, Region mapped, size_t data_at)
-    : layout_(layout), home_(home_of(layout_)), region_(std::move(mapped)), data_(region_.data() + data_at),
+    : layout_(layout),
+      home_(home_of(layout_)),
+      region_(std::move(mapped)),
+      data_(region_.data() + data_at),
       mapped_(true) {
   if (!home_.several() || !has_room(layout_.bytes())) return;
   Region settled(layout_.bytes());
@@ -120,13 +131,16 @@ void Weights::set_expert(int expert, Source gate, Source up, Source down, const 
   if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
   Pool& workers = pool();
   std::vector<std::vector<char>> copies(size_t(workers.threads()));
-  Packing p = {&layout_, &kernels, {gate, up, down}, data_ + layout_.expert_bytes * size_t(expert),
-               &copies, {}};
+  Packing p = {.layout = &layout_,
+               .kernels = &kernels,
+               .source = {gate, up, down},
+               .expert = data_ + layout_.expert_bytes * size_t(expert),
+               .copies = &copies};
   workers.run({pack_unit, &p, 1, {layout_.up.panels + layout_.down.panels}});
   static const char* const names[] = {"gate", "up", "down"};
   if (p.bad.load())
-    throw std::invalid_argument(std::string(names[p.bad.load() - 1]) + " weights of expert " +
-                                std::to_string(expert) + " hold NaN or infinity");
+    throw std::invalid_argument(std::string(names[p.bad.load() - 1]) + " weights of expert " + std::to_string(expert) +
+                                " hold NaN or infinity");
 }
 
 void Weights::set_codes(int expert, Projection matrix, const CodeRows& codes) {
@@ -142,8 +156,7 @@ void Weights::set_codes(int expert, Projection matrix, const CodeRows& codes) {
 void Weights::copy_expert(int source) {
   if (mapped_) throw std::invalid_argument("experts loaded from a file cannot be changed");
   for (int e = 0; e < layout_.shape.experts; ++e)
-    if (e != source)
-      std::memcpy(data_ + layout_.expert_bytes * size_t(e), expert(source), layout_.expert_bytes);
+    if (e != source) std::memcpy(data_ + layout_.expert_bytes * size_t(e), expert(source), layout_.expert_bytes);
 }
 
 void Weights::unpack(int expert, float* gate, float* up, float* down) const {

@@ -50,7 +50,7 @@ struct Layout {
   size_t bytes() const { return expert_bytes * size_t(shape.experts); }
 };
 
-struct Source {  // a row-major matrix
+struct Source {      // a row-major matrix
   const char* data;  // null: stays as it is
   Dtype dtype;
 };
@@ -68,8 +68,6 @@ class Weights {
   void copy_expert(int source);  // into all others
   // out: gate [I, H], up [I, H], down [H, I], as the kernels see the stored values.
   void unpack(int expert, float* gate, float* up, float* down) const;
-
-  void fault_in() const { if (mapped_) region_.fault_in(); }
 
   const Layout& layout() const { return layout_; }
   const Home& home() const { return home_; }

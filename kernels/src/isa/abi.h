@@ -18,38 +18,37 @@ constexpr int kProducts = 10;
 constexpr signed char kInt4Grid[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
 constexpr signed char kUint4Grid[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 constexpr signed char kE2m1Grid[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-constexpr signed char kIq4Grid[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                      1,    13,   25,  38,  53,  69,  89,  113};
+constexpr signed char kIq4Grid[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 // Rows of activations live in blocks of at most 16 rows: [k tile][row][64 bytes], so that one
 // pointer with constant displacements serves the vector kernels and a block is an AMX A tile.
 // Weights live in panels of 16 rows: [k step][row][4 bytes] (4 int8, 2 bf16 or 8 int4 per row).
 struct GemmArgs {
-  const char* a;           // a block
-  int m;                   // its rows, 1..16
-  const float* a_scale;    // int8 activations: [group][16]
-  const int32_t* a_sum;    // sum of the quantised values: [group][16]
-  int a_group;             // k covered by one activation scale
-  int k;                   // padded depth, a multiple of 64
-  const char* w;           // first panel
-  size_t w_stride;         // bytes from panel to panel
-  const char* w_scale;     // of the first panel: see Format in core/format.h
+  const char* a;         // a block
+  int m;                 // its rows, 1..16
+  const float* a_scale;  // int8 activations: [group][16]
+  const int32_t* a_sum;  // sum of the quantised values: [group][16]
+  int a_group;           // k covered by one activation scale
+  int k;                 // padded depth, a multiple of 64
+  const char* w;         // first panel
+  size_t w_stride;       // bytes from panel to panel
+  const char* w_scale;   // of the first panel: see Format in core/format.h
   size_t w_scale_stride;
   int w_group;
-  int k0;                  // depth of the panel ahead of what w points at
-  int panels;              // 2 or a multiple of 4
-  float* c;                // [m][panels * 16]
-  bool add;                // to what c holds
+  int k0;      // depth of the panel ahead of what w points at
+  int panels;  // 2 or a multiple of 4
+  float* c;    // [m][panels * 16]
+  bool add;    // to what c holds
 };
 
 struct QuantArgs {
-  const float* x;          // n values
-  int n;                   // a multiple of group
+  const float* x;  // n values
+  int n;           // a multiple of group
   int group;
-  char* dst;               // first byte of the row inside its block
-  size_t tile_stride;      // bytes from k tile to k tile
-  int k0;                  // position of x[0] in the row
-  float* scale;            // [group][16], at the row's column
+  char* dst;           // first byte of the row inside its block
+  size_t tile_stride;  // bytes from k tile to k tile
+  int k0;              // position of x[0] in the row
+  float* scale;        // [group][16], at the row's column
   int32_t* sum;
 };
 
@@ -63,8 +62,8 @@ struct PutArgs {
 };
 
 struct PackArgs {
-  const char* rows;        // [16][k], zero where padded
-  size_t stride;           // bytes from row to row
+  const char* rows;  // [16][k], zero where padded
+  size_t stride;     // bytes from row to row
   Dtype dtype;
   int k;
   int group;
@@ -74,54 +73,54 @@ struct PackArgs {
 
 // What a later step reads: `lines` of 64 bytes from every panel or block.
 struct Ahead {
-  const char* at;          // null: nothing
+  const char* at;  // null: nothing
   size_t stride;
   int lines;
 };
 
 // Blocks of 16 rows times panels, on tiles. Sums: [panel][block][16 rows][16], int32 or f32.
 struct TileArgs {
-  const char* a;           // first block: [k tile][16 rows][64 bytes]
+  const char* a;  // first block: [k tile][16 rows][64 bytes]
   size_t a_stride;
   int blocks;
-  int last_rows;           // rows of the last block that hold anything
+  int last_rows;  // rows of the last block that hold anything
   const char* w;
   size_t w_stride;
-  int panels;              // a multiple of 4
-  int depth;               // k tiles
-  bool add;                // to what c holds
-  char* c;                 // aligned to 64
+  int panels;  // a multiple of 4
+  int depth;   // k tiles
+  bool add;    // to what c holds
+  char* c;     // aligned to 64
   Ahead w_ahead, a_ahead;
-  int run_ahead;           // of panels that are read once, by so many k tiles; 0: not
+  int run_ahead;  // of panels that are read once, by so many k tiles; 0: not
 };
 
 struct ExpandArgs {
-  const char* src;         // a panel from k0 on
-  const char* src_scale;   // of the whole panel
+  const char* src;        // a panel from k0 on
+  const char* src_scale;  // of the whole panel
   int k0, k, group;
-  const float* scale;      // of the rows, from row_scales
+  const float* scale;  // of the rows, from row_scales
   char* dst;
 };
 
 struct GatherArgs {
   const char* const* source;
-  int rows;                // 1..16
+  int rows;  // 1..16
   int tiles;
-  char* dst;               // aligned to 64
+  char* dst;  // aligned to 64
 };
 
-struct FinishArgs {        // one block's sums on their way out
-  const char* c;           // of the first panel
+struct FinishArgs {  // one block's sums on their way out
+  const char* c;     // of the first panel
   size_t c_stride;
-  bool ints;               // sums
-  bool to_rows;            // of the layer's h, otherwise into a block of tiles
+  bool ints;     // sums
+  bool to_rows;  // of the layer's h, otherwise into a block of tiles
   int rows, panels;
   const float* row_scale;  // null: 1
   const char* w_scale;     // [panel][16] f32, int sums only
   size_t w_scale_stride;
   Act act;
   char* out;
-  size_t out_stride;       // bytes from row to row
+  size_t out_stride;  // bytes from row to row
   Dtype dtype;
 };
 
@@ -133,12 +132,12 @@ struct SumArgs {
 };
 
 struct TurnArgs {
-  const char* src;         // first panel
+  const char* src;  // first panel
   size_t stride;
   const char* scale;
   size_t scale_stride;
-  int panels;              // to turn
-  int k0, k;               // columns, multiples of 16
+  int panels;  // to turn
+  int k0, k;   // columns, multiples of 16
   int group;
   char* dst;
 };
@@ -154,8 +153,8 @@ struct GluBackArgs {
 
 struct Kernels {
   const char* name;
-  bool bf16_acts;          // bf16 products take bf16 activations, otherwise f32
-  int tile_from;           // tokens per expert from which tiles pay, 0 without tiles
+  bool bf16_acts;  // bf16 products take bf16 activations, otherwise f32
+  int tile_from;   // tokens per expert from which tiles pay, 0 without tiles
   void (*gemm_bf16)(const GemmArgs*);
   void (*gemm[kProducts])(const GemmArgs*);
   void (*tile_bf16)(const TileArgs*);
@@ -191,5 +190,8 @@ const Kernels* kernels_avx512_vnni();
 const Kernels* kernels_avx512_bf16();
 const Kernels* kernels_amx();
 const Kernels* kernels_amx_shim();
+const Kernels* kernels_avx512_base_shim();
+const Kernels* kernels_avx512_vnni_shim();
+const Kernels* kernels_avx512_bf16_shim();
 
 }  // namespace kt

@@ -1,14 +1,11 @@
-#include "vec_avx512.h"
-#include "unit.inl"
 #include "tiles_hw.h"
-namespace kt {
-#include "expand.inl"
-#include "tiles.inl"
-#include "tile_rows.inl"
+#include "vec_avx512.h"
+
 #include "tile_table.inl"
 
+namespace kt {
 namespace {
 constexpr Kernels kTable = tile_table("amx");
-}  // namespace
+}
 const Kernels* kernels_amx() { return &kTable; }
 }  // namespace kt

@@ -1,14 +1,14 @@
-#include "vec_avx512.h"
-#include "unit.inl"
+#include "avx512_shim.h"
+#define KT_SHIM_VNNI
+#define KT_SHIM_BF16
 #include "tiles_shim.h"
-namespace kt {
-#include "expand.inl"
-#include "tiles.inl"
-#include "tile_rows.inl"
+#include "vec_avx512.h"
+
 #include "tile_table.inl"
 
+namespace kt {
 namespace {
 constexpr Kernels kTable = tile_table("amx_shim");
-}  // namespace
+}
 const Kernels* kernels_amx_shim() { return &kTable; }
 }  // namespace kt

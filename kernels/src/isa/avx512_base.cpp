@@ -1,5 +1,6 @@
 #include "vec_avx512.h"
-#include "unit.inl"
+
+#include "table.inl"
 
 namespace kt {
 namespace {

@@ -1,6 +1,10 @@
 // Walks rows and panels of one product in register-sized blocks. A `Body` names the block function
 // body<M, P>: one or two rows stream several panels at once, more rows share each panel line.
+#pragma once
+#include "abi.h"
+#include "unroll.inl"
 
+namespace kt {
 namespace {
 
 // Few rows are bound by memory, and panels are too short for the hardware to run far ahead: fetches `Lines` of
@@ -32,14 +36,17 @@ constexpr Block narrow_block() {
 
 template <class Body>
 struct Blocks {
-  static constexpr Block wide[3] = {nullptr, Body::template run<1, 4>,
-                                    Body::template run<2, kPanelsTwoRows>};
+  static constexpr Block wide[3] = {nullptr, Body::template run<1, 4>, Body::template run<2, kPanelsTwoRows>};
   static constexpr Block pair[3] = {nullptr, Body::template run<1, 2>, Body::template run<2, 2>};
-  static constexpr Block narrow[9] = {
-      nullptr,
-      narrow_block<Body, 1>(), narrow_block<Body, 2>(), narrow_block<Body, 3>(),
-      narrow_block<Body, 4>(), narrow_block<Body, 5>(), narrow_block<Body, 6>(),
-      narrow_block<Body, 7>(), narrow_block<Body, 8>()};
+  static constexpr Block narrow[9] = {nullptr,
+                                      narrow_block<Body, 1>(),
+                                      narrow_block<Body, 2>(),
+                                      narrow_block<Body, 3>(),
+                                      narrow_block<Body, 4>(),
+                                      narrow_block<Body, 5>(),
+                                      narrow_block<Body, 6>(),
+                                      narrow_block<Body, 7>(),
+                                      narrow_block<Body, 8>()};
 };
 
 // Many rows go over the depth in steps, so that the panels at work stay in the first-level cache.
@@ -96,3 +103,4 @@ KT_INLINE void put_sums(const Step& g, int row, int panel, const Vf (&sums)[M][P
 }
 
 }  // namespace
+}  // namespace kt

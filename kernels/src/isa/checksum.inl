@@ -1,5 +1,11 @@
 // CRC-32C of every 64 KiB, for files of packed weights.
+#pragma once
+#include <cstddef>
+#include <cstdint>
 
+#include "vec.h"
+
+namespace kt {
 namespace {
 
 constexpr size_t kChecked = 64 << 10;
@@ -28,3 +34,4 @@ void checksums(const char* p, size_t bytes, uint32_t* sums) {
 }
 
 }  // namespace
+}  // namespace kt

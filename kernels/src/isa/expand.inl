@@ -1,6 +1,9 @@
 // A panel with scales in groups becomes an int8 panel with one scale a row, for the int8 tiles: group
 // scales inside the tile loop would cost as much as the products.
+#pragma once
+#include "packed.inl"
 
+namespace kt {
 namespace {
 
 // Values times kFactor reach 128 at most, and 127 once the row's scale is taken off.
@@ -60,11 +63,11 @@ void expand(const ExpandArgs* e) {
       offset = _mm512_add_epi16(in_both(vf_mul(vf_mul(middle<W>(at), inv), vf_set1(256.0f))), offset);
     for (const int end = k + e->group; k < end; k += kTogether, src += kBytes, dst += 16 * kTogether) {
       unroll<kBytes / 64>(KT_EACH(i) { _mm_prefetch(src + kAhead + i * 64, _MM_HINT_T0); });
-      unroll<kTogether / 4>(KT_EACH(i) {
-        put_scaled(dst + i * 64, Codes::wide(Codes::template code<i>(src)), f, offset);
-      });
+      unroll<kTogether / 4>(
+          KT_EACH(i) { put_scaled(dst + i * 64, Codes::wide(Codes::template code<i>(src)), f, offset); });
     }
   }
 }
 
 }  // namespace
+}  // namespace kt

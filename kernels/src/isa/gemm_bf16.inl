@@ -1,5 +1,8 @@
 // A block of activations times panels of bf16 weights, f32 accumulation.
+#pragma once
+#include "blocks.inl"
 
+namespace kt {
 namespace {
 
 constexpr int kActBytes = kBf16Acts ? 2 : 4;
@@ -43,3 +46,4 @@ struct Bf16Body {
 void gemm_bf16(const GemmArgs* g) { walk<Bf16Body, Bf16Body>(*g); }
 
 }  // namespace
+}  // namespace kt

@@ -1,6 +1,10 @@
 // A block of int8 activations times panels of integer weights: exact integer sums of a group, then f32
 // multiply-adds with the scales of weight and activation.
+#pragma once
+#include "blocks.inl"
+#include "packed.inl"
 
+namespace kt {
 namespace {
 
 // Where formats keep their codes, 8 k are the least that products take at once.
@@ -63,9 +67,13 @@ KT_INLINE void unpack_panel(const Step& g, const char* w, const char* w_scale, c
 }
 
 template <class W, bool Many>
-struct HeldAs { using Format = W; };
+struct HeldAs {
+  using Format = W;
+};
 template <class W>
-struct HeldAs<W, true> { using Format = typename W::Unpacked; };
+struct HeldAs<W, true> {
+  using Format = typename W::Unpacked;
+};
 
 // Many: rows share panels that are unpacked first, and magnitudes of activations.
 template <class Packed, bool Many>
@@ -142,8 +150,13 @@ struct IntBody {
 
   template <int M, int P>
   static void run(const Step& g, int row, int panel) {
-    At<M> at = {g.a + row * 64, g.w + panel * g.w_stride, size_t(g.m - 1) * 64, g.w_stride, 0, g.k,
-                g.abs_at};
+    At<M> at = {.a = g.a + row * 64,
+                .w = g.w + panel * g.w_stride,
+                .to_next = size_t(g.m - 1) * 64,
+                .stride = g.w_stride,
+                .k = 0,
+                .end = g.k,
+                .abs_at = g.abs_at};
     const char* ws = g.w_scale + panel * g.w_scale_stride;
     const float* as = g.a_scale + row;
     const int32_t* x_sum = g.a_sum + row;
@@ -164,23 +177,26 @@ struct IntBody {
         unroll<M * P>(KT_EACH(i) {
           constexpr int m = i / P, p = i % P;
           total[m][p] = vf_fma(vf_from_int(sum[m][p]), vf_mul(scale[p], vf_set1(as[m])), total[m][p]);
-          if constexpr (W::kMinimum)
-            total[m][p] = vf_fma(low[p], vf_set1(as[m] * float(x_sum[m])), total[m][p]);
+          if constexpr (W::kMinimum) total[m][p] = vf_fma(low[p], vf_set1(as[m] * float(x_sum[m])), total[m][p]);
         });
       }
     }
     if constexpr (W::kRow)
-      unroll<M * P>(KT_EACH(i) {
-        total[i / P][i % P] = vf_mul(total[i / P][i % P], W::row(ws + i % P * g.w_scale_stride));
-      });
+      unroll<M * P>(
+          KT_EACH(i) { total[i / P][i % P] = vf_mul(total[i / P][i % P], W::row(ws + i % P * g.w_scale_stride)); });
     put_sums<M, P>(g, row, panel, total);
   }
 };
 
 template <class W>
-void gemm_int(const GemmArgs* g) { walk<IntBody<W, false>, IntBody<W, kUnpackOnce>>(*g); }
+void gemm_int(const GemmArgs* g) {
+  walk<IntBody<W, false>, IntBody<W, kUnpackOnce>>(*g);
+}
 
 template <class W>
-void gemm_any_group(const GemmArgs* g) { g->w_group == 16 ? gemm_int<typename W::Narrow>(g) : gemm_int<W>(g); }
+void gemm_any_group(const GemmArgs* g) {
+  g->w_group == 16 ? gemm_int<typename W::Narrow>(g) : gemm_int<W>(g);
+}
 
 }  // namespace
+}  // namespace kt

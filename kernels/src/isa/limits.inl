@@ -1,5 +1,8 @@
 // Loops that measure what this CPU can do at most.
+#pragma once
+#include "unroll.inl"
 
+namespace kt {
 namespace {
 
 // Enough independent chains to hide the latency, opaque so that none is merged or moved out of a loop.
@@ -62,3 +65,4 @@ uint64_t read_all(const char* p, size_t bytes) {
 }
 
 }  // namespace
+}  // namespace kt

@@ -1,12 +1,13 @@
 // From 16 rows of a matrix to one panel. Lanes are rows, so the input is turned first, 16 k at a time.
+#pragma once
+#include "rows.inl"
 
+namespace kt {
 namespace {
 
 constexpr int kMaxGroup = 128;
 
-KT_INLINE Vf sixteen(const PackArgs& p, int row, int k) {
-  return load16(p.rows + size_t(row) * p.stride, p.dtype, k);
-}
+KT_INLINE Vf sixteen(const PackArgs& p, int row, int k) { return load16(p.rows + size_t(row) * p.stride, p.dtype, k); }
 
 // What is added to in this way stays zero as long as all x are finite.
 KT_INLINE Vf if_finite(Vf sum, Vf x) { return vf_add(sum, vf_sub(x, x)); }
@@ -101,9 +102,7 @@ bool pack_groups(const PackArgs& p, F pack) {
   return all_zero(bad);
 }
 
-KT_INLINE Vf round4(Vf x) {
-  return vf_min(vf_max(vf_round(x), vf_set1(-8.0f)), vf_set1(7.0f));
-}
+KT_INLINE Vf round4(Vf x) { return vf_min(vf_max(vf_round(x), vf_set1(-8.0f)), vf_set1(7.0f)); }
 
 // The nearest in f16: codes are made for the scale that is stored.
 KT_INLINE Vf as_f16(Vf x) {
@@ -182,9 +181,9 @@ bool pack_i4(const PackArgs* p) {
   return pack_groups(*p, [&](const float* t, int at) {
     const Vf scale = search4(t, p->group), inv = inverse(scale);
     vf_to_f16(p->scale + at / p->group * 32, scale);
-    put_codes<4>(t, p->group, p->dst + at * 8,
-                 [&](Vf x) { return vf_add(round4(vf_mul(x, inv)), vf_set1(8.0f)); });
+    put_codes<4>(t, p->group, p->dst + at * 8, [&](Vf x) { return vf_add(round4(vf_mul(x, inv)), vf_set1(8.0f)); });
   });
 }
 
 }  // namespace
+}  // namespace kt

@@ -1,6 +1,9 @@
 // To the formats that checkpoints bring along: scales as their makers choose them. Lanes are
 // rows, as in pack.inl.
+#pragma once
+#include "pack.inl"
 
+namespace kt {
 namespace {
 
 // Codes 0..63 given as floats.
@@ -18,7 +21,9 @@ void put_sixes(const float* t, int n, char* dst, F code) {
     }
 }
 
-struct Range { Vf low, high; };
+struct Range {
+  Vf low, high;
+};
 
 Range range(const float* t, int n) {
   Vf low = vf_load(t), high = low;
@@ -39,8 +44,7 @@ bool pack_q8_0(const PackArgs* p) {
     const Vf scale = as_f16(vf_mul(widest(t, p->group), vf_set1(1.0f / 127.0f))), inv = inverse(scale);
     vf_to_f16(p->scale + at / p->group * 32, scale);
     const Vf most = vf_set1(127.0f), least = vf_set1(-127.0f);
-    put_codes<8>(t, p->group, p->dst + at * 16,
-                 [&](Vf x) { return vf_min(vf_max(vf_mul(x, inv), least), most); });
+    put_codes<8>(t, p->group, p->dst + at * 16, [&](Vf x) { return vf_min(vf_max(vf_mul(x, inv), least), most); });
   });
 }
 
@@ -60,15 +64,13 @@ bool pack_between(const PackArgs& p, Put put) {
 }
 
 bool pack_q4_1(const PackArgs* p) {
-  return pack_between<15>(*p, [&](const float* t, int at, auto code) {
-    put_codes<4>(t, p->group, p->dst + at * 8, code);
-  });
+  return pack_between<15>(*p,
+                          [&](const float* t, int at, auto code) { put_codes<4>(t, p->group, p->dst + at * 8, code); });
 }
 
 bool pack_q6_1(const PackArgs* p) {
-  return pack_between<63>(*p, [&](const float* t, int at, auto code) {
-    put_sixes(t, p->group, p->dst + at * 12, code);
-  });
+  return pack_between<63>(*p,
+                          [&](const float* t, int at, auto code) { put_sixes(t, p->group, p->dst + at * 12, code); });
 }
 
 // The weight farthest from 0 becomes code 0, which stands for -32: the scale has its sign.
@@ -79,9 +81,8 @@ bool pack_q6_0(const PackArgs* p) {
     const Vf scale = as_f16(vf_mul(farthest, vf_set1(-1.0f / 32.0f))), inv = inverse(scale);
     vf_to_f16(p->scale + at / p->group * 32, scale);
     const Vf middle = vf_set1(32.0f), most = vf_set1(63.0f);
-    put_sixes(t, p->group, p->dst + at * 12, [&](Vf x) {
-      return vf_min(vf_max(vf_fma(x, inv, middle), vf_zero()), most);
-    });
+    put_sixes(t, p->group, p->dst + at * 12,
+              [&](Vf x) { return vf_min(vf_max(vf_fma(x, inv, middle), vf_zero()), most); });
   });
 }
 
@@ -93,8 +94,7 @@ Vf code_of(Vf x, const float (&limits)[N], bool even) {
   const Vf one = vf_set1(1.0f);
   for (int i = 0; i < N; ++i) {
     const Vf limit = vf_set1(limits[i]);
-    const Vf beyond = even && i % 2 == 0 ? vf_if_less(limit, x, one, vf_zero())
-                                         : vf_if_less(x, limit, vf_zero(), one);
+    const Vf beyond = even && i % 2 == 0 ? vf_if_less(limit, x, one, vf_zero()) : vf_if_less(x, limit, vf_zero(), one);
     code = vf_add(code, beyond);
   }
   return code;
@@ -126,7 +126,7 @@ bool pack_mxfp4(const PackArgs* p) {
 // To e4m3 without sign, ties to even, 448 at most.
 unsigned char to_e4m3(float x) {
   if (!(x < 448.0f)) return 0x7e;
-  if (x < 0.015625f) {  // steps of 2^-9
+  if (x < 0.015625f) {                            // steps of 2^-9
     const float grown = x * 512.0f + 8388608.0f;  // the addition rounds
     return static_cast<unsigned char>(int(grown - 8388608.0f));
   }
@@ -171,7 +171,9 @@ Vf iq4_value(Vf x) {
   return value;
 }
 
-struct Fit { Vf error, least_squares; };
+struct Fit {
+  Vf error, least_squares;
+};
 
 Fit fit_iq4(const float* t, int n, Vf scale) {
   const Vf inv = inverse(scale);
@@ -208,3 +210,4 @@ bool pack_iq4_nl(const PackArgs* p) {
 }
 
 }  // namespace
+}  // namespace kt

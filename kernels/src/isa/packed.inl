@@ -1,6 +1,10 @@
 // The packed formats of integers: what codes stand for, how scales lie, and which dot product takes them.
 // Products, expansion and turning are written once over these.
+#pragma once
+#include "abi.h"
+#include "unroll.inl"
 
+namespace kt {
 namespace {
 
 // Codes: code<I> is the I-th line of four k of 16 rows, of kTogether k that lie together; `operand` makes
@@ -10,7 +14,9 @@ struct Bytes {
   using Dot = DotS8;
   static constexpr int kBits = 8, kTogether = 4, kFactor = 1;
   template <int>
-  static KT_INLINE Line code(const char* p) { return line_load(p); }
+  static KT_INLINE Line code(const char* p) {
+    return line_load(p);
+  }
   static KT_INLINE Line operand(Line code) { return code; }
   static KT_INLINE Line value(Line code) { return code; }
   static KT_INLINE Line wide(Line code) { return code; }
@@ -24,9 +30,13 @@ KT_INLINE Line nibble_line(const char* p) {
 }
 
 template <class Unsigned, bool>
-struct UnsignedIf { using Dot = Unsigned; };
+struct UnsignedIf {
+  using Dot = Unsigned;
+};
 template <class Unsigned>
-struct UnsignedIf<Unsigned, false> { using Dot = DotS8; };
+struct UnsignedIf<Unsigned, false> {
+  using Dot = DotS8;
+};
 
 // Two lines of low halves, then one of the upper two bits of all four. Unsigned where sums over 32 k cannot
 // overflow.
@@ -61,7 +71,9 @@ struct Nibbles {
   static constexpr int kBits = 4, kTogether = 8, kFactor = Factor, kMiddle = 8, kTop = 15;
   static constexpr WideGrid<Grid, Down, Factor> kWide = {};
   template <int I>
-  static KT_INLINE Line code(const char* p) { return nibble_line<I>(p); }
+  static KT_INLINE Line code(const char* p) {
+    return nibble_line<I>(p);
+  }
   static KT_INLINE Line operand(Line code) {
     if constexpr (Table) return line_of(code, Operand);
     return code;
@@ -133,9 +145,7 @@ struct GroupScaled {
     return scale + (Row ? 64 : 0) + size_t(k / group) * (S::kBytes + (Minimum ? 32 : 0));
   }
   static KT_INLINE Vf scale(const char* at) { return S::load(at); }
-  static KT_INLINE Vf minimum(const char* at) {
-    return Minimum ? vf_from_f16(at + S::kBytes) : vf_zero();
-  }
+  static KT_INLINE Vf minimum(const char* at) { return Minimum ? vf_from_f16(at + S::kBytes) : vf_zero(); }
   static KT_INLINE Vf row(const char* scale) { return Row ? vf_load(scale) : vf_set1(1.0f); }
 };
 
@@ -150,3 +160,4 @@ using FormatQ60 = GroupScaled<Sixes<32>, F16>;
 using FormatQ61 = GroupScaled<Sixes<0>, F16, 32, true>;
 
 }  // namespace
+}  // namespace kt

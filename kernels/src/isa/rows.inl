@@ -1,5 +1,9 @@
 // Rows of activations: conversion, quantisation into blocks, the gated activation, accumulation.
+#pragma once
+#include "abi.h"
+#include "vec.h"
 
+namespace kt {
 namespace {
 
 KT_INLINE Vf vf_exp(Vf x) {  // 2^n * p(r), relative error below 2e-7 on [-87, 87]
@@ -37,8 +41,7 @@ float vf_hsum(Vf x) {
 
 // c holds [gate 16][up 16] pairs; h = act(gate) * up.
 void glu(const float* c, int pairs, Act act, float* h) {
-  for (int i = 0; i < pairs; ++i, c += 32)
-    vf_store(h + i * 16, vf_mul(activate(vf_load(c), act), vf_load(c + 16)));
+  for (int i = 0; i < pairs; ++i, c += 32) vf_store(h + i * 16, vf_mul(activate(vf_load(c), act), vf_load(c + 16)));
 }
 
 void axpy(float* out, const float* x, float w, int n) {
@@ -116,8 +119,7 @@ void sum_rows(const SumArgs* s) {
 }
 
 void put_f32(const PutArgs* q) {
-  for (int i = 0; i < q->n; i += 16)
-    vf_store(q->dst + (q->k0 + i) / 16 * q->tile_stride, vf_load(q->x + i));
+  for (int i = 0; i < q->n; i += 16) vf_store(q->dst + (q->k0 + i) / 16 * q->tile_stride, vf_load(q->x + i));
 }
 
 void put_bf16(const PutArgs* q) {
@@ -167,3 +169,4 @@ void quantise(const QuantArgs* q) {
 }
 
 }  // namespace
+}  // namespace kt

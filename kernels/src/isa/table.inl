@@ -1,5 +1,13 @@
 // The table of a vector ISA; a unit with tiles fills in the rest.
+#pragma once
+#include "checksum.inl"
+#include "gemm_bf16.inl"
+#include "gemm_int.inl"
+#include "limits.inl"
+#include "pack_more.inl"
+#include "turn.inl"
 
+namespace kt {
 namespace {
 
 double peak_vector(int kind, long rounds) {
@@ -54,3 +62,4 @@ constexpr Kernels vector_table(const char* name) {
 }
 
 }  // namespace
+}  // namespace kt

@@ -1,5 +1,8 @@
 // What surrounds the tile products: rows gathered into blocks, sums with their scales on the way out.
+#pragma once
+#include "rows.inl"
 
+namespace kt {
 namespace {
 
 // Rows of `tiles` * 64 bytes become one block of 16 rows; rows that are missing become zeros.
@@ -49,3 +52,4 @@ void finish_rows(const FinishArgs* f) {
 }
 
 }  // namespace
+}  // namespace kt

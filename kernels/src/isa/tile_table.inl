@@ -1,5 +1,11 @@
 // The table of a vector ISA that has tiles too.
+#pragma once
+#include "expand.inl"
+#include "table.inl"
+#include "tile_rows.inl"
+#include "tiles.inl"
 
+namespace kt {
 namespace {
 
 template <class W>
@@ -29,3 +35,4 @@ constexpr Kernels tile_table(const char* name) {
 }
 
 }  // namespace
+}  // namespace kt

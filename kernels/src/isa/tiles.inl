@@ -1,6 +1,12 @@
 // Products on AMX tiles: two blocks of activations times two panels at a time, so that every loaded
 // tile is used twice. Panels and blocks lie in memory exactly as the tiles want them.
+#pragma once
+#include "table.inl"
+#ifndef KT_TILE_ZERO
+#include "tiles_hw.h"
+#endif
 
+namespace kt {
 namespace {
 
 struct alignas(64) TileConfig {
@@ -35,8 +41,8 @@ void configure_stripe(int rows) {
 // Lines brought into the second-level cache while the tiles compute, two streams side by side.
 struct Fetch {
   const char *p = nullptr, *q = nullptr;
-  int lines = 0;        // of each stream, at every step
-  int until = 0;        // steps until both streams jump
+  int lines = 0;  // of each stream, at every step
+  int until = 0;  // steps until both streams jump
   size_t jump = 0;
 };
 
@@ -66,11 +72,9 @@ Fetch run_ahead(const TileArgs& g, int panel, int panels) {
   return {p, p + g.w_stride, 16, g.depth - by, jump};
 }
 
-char* sums_at(const TileArgs& g, int block, int panel) {
-  return g.c + (size_t(panel) * g.blocks + block) * 1024;
-}
+char* sums_at(const TileArgs& g, int block, int panel) { return g.c + (size_t(panel) * g.blocks + block) * 1024; }
 
-#define KT_START(t, at) \
+#define KT_START(t, at)               \
   if (g.add) KT_TILE_LOAD(t, at, 64); \
   else KT_TILE_ZERO(t)
 
@@ -110,55 +114,47 @@ char* sums_at(const TileArgs& g, int block, int panel) {
   KT_TILE_STORE(3, c1 + 1024, 64);
 
 // One block, four panels.
-#define KT_STRIPE(DOT)                                                     \
-  char *c0 = sums_at(g, block, panel), *c1 = sums_at(g, block, panel + 1); \
-  char *c2 = sums_at(g, block, panel + 2), *c3 = sums_at(g, block, panel + 3); \
-  const char *a = g.a + block * g.a_stride, *b = g.w + panel * g.w_stride; \
+#define KT_STRIPE(DOT)                                                           \
+  char *c0 = sums_at(g, block, panel), *c1 = sums_at(g, block, panel + 1);       \
+  char *c2 = sums_at(g, block, panel + 2), *c3 = sums_at(g, block, panel + 3);   \
+  const char *a = g.a + block * g.a_stride, *b = g.w + panel * g.w_stride;       \
   const char *b1 = b + g.w_stride, *b2 = b1 + g.w_stride, *b3 = b2 + g.w_stride; \
-  KT_START(0, c0);                                                         \
-  KT_START(1, c1);                                                         \
-  KT_START(2, c2);                                                         \
-  KT_START(3, c3);                                                         \
-  for (int t = 0; t < g.depth; ++t, a += 1024) {                           \
-    const size_t at = size_t(t) * 1024;                                    \
-    KT_TILE_LOAD(4, a, 64);                                                \
-    KT_TILE_LOAD(5, b + at, 64);                                           \
-    DOT(0, 4, 5);                                                          \
-    KT_LAST_USE(5);                                                        \
-    KT_TILE_LOAD(6, b1 + at, 64);                                          \
-    DOT(1, 4, 6);                                                          \
-    KT_LAST_USE(6);                                                        \
-    KT_TILE_LOAD(5, b2 + at, 64);                                          \
-    DOT(2, 4, 5);                                                          \
-    KT_LAST_USE(5);                                                        \
-    KT_TILE_LOAD(6, b3 + at, 64);                                          \
-    DOT(3, 4, 6);                                                          \
-    KT_LAST_USE(6);                                                        \
-    KT_LAST_USE(4);                                                        \
-    fetch(w);                                                              \
-    fetch(w2);                                                             \
-  }                                                                        \
-  KT_TILE_STORE(0, c0, 64);                                                \
-  KT_TILE_STORE(1, c1, 64);                                                \
-  KT_TILE_STORE(2, c2, 64);                                                \
+  KT_START(0, c0);                                                               \
+  KT_START(1, c1);                                                               \
+  KT_START(2, c2);                                                               \
+  KT_START(3, c3);                                                               \
+  for (int t = 0; t < g.depth; ++t, a += 1024) {                                 \
+    const size_t at = size_t(t) * 1024;                                          \
+    KT_TILE_LOAD(4, a, 64);                                                      \
+    KT_TILE_LOAD(5, b + at, 64);                                                 \
+    DOT(0, 4, 5);                                                                \
+    KT_LAST_USE(5);                                                              \
+    KT_TILE_LOAD(6, b1 + at, 64);                                                \
+    DOT(1, 4, 6);                                                                \
+    KT_LAST_USE(6);                                                              \
+    KT_TILE_LOAD(5, b2 + at, 64);                                                \
+    DOT(2, 4, 5);                                                                \
+    KT_LAST_USE(5);                                                              \
+    KT_TILE_LOAD(6, b3 + at, 64);                                                \
+    DOT(3, 4, 6);                                                                \
+    KT_LAST_USE(6);                                                              \
+    KT_LAST_USE(4);                                                              \
+    fetch(w);                                                                    \
+    fetch(w2);                                                                   \
+  }                                                                              \
+  KT_TILE_STORE(0, c0, 64);                                                      \
+  KT_TILE_STORE(1, c1, 64);                                                      \
+  KT_TILE_STORE(2, c2, 64);                                                      \
   KT_TILE_STORE(3, c3, 64);
 
 struct S8 {
-  static void square(const TileArgs& g, int block, int panel, Fetch w, Fetch x) {
-    KT_SQUARE(KT_TILE_DOT_S8)
-  }
-  static void stripe(const TileArgs& g, int block, int panel, Fetch w, Fetch w2) {
-    KT_STRIPE(KT_TILE_DOT_S8)
-  }
+  static void square(const TileArgs& g, int block, int panel, Fetch w, Fetch x) { KT_SQUARE(KT_TILE_DOT_S8) }
+  static void stripe(const TileArgs& g, int block, int panel, Fetch w, Fetch w2) { KT_STRIPE(KT_TILE_DOT_S8) }
 };
 
 struct Bf16 {
-  static void square(const TileArgs& g, int block, int panel, Fetch w, Fetch x) {
-    KT_SQUARE(KT_TILE_DOT_BF16)
-  }
-  static void stripe(const TileArgs& g, int block, int panel, Fetch w, Fetch w2) {
-    KT_STRIPE(KT_TILE_DOT_BF16)
-  }
+  static void square(const TileArgs& g, int block, int panel, Fetch w, Fetch x) { KT_SQUARE(KT_TILE_DOT_BF16) }
+  static void stripe(const TileArgs& g, int block, int panel, Fetch w, Fetch w2) { KT_STRIPE(KT_TILE_DOT_BF16) }
 };
 #undef KT_START
 #undef KT_SQUARE
@@ -232,3 +228,4 @@ double peak_with_tiles(int kind, long rounds) {
 }
 
 }  // namespace
+}  // namespace kt

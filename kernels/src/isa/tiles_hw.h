@@ -1,6 +1,9 @@
 // AMX tile instructions under neutral names, so that tiles_shim.h can stand in for them.
 //
 // GCC 12 tells its optimiser that the intrinsic reads 8 bytes of the configuration, and drops the stores to the others.
+#pragma once
+#include <immintrin.h>
+
 #define KT_TILE_CONFIG(p) __asm__ volatile("ldtilecfg %0" ::"m"(*(p)))
 #define KT_TILE_RELEASE() _tile_release()
 #define KT_TILE_ZERO(t) _tile_zero(t)

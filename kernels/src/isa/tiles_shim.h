@@ -1,5 +1,9 @@
 // The tile instructions in plain C++, as the architecture manual defines them: the AMX bodies can be
 // tested on a CPU without AMX. Built for tests only.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
 namespace {
 
 struct ShimTile {

@@ -1,6 +1,10 @@
 // Panels of any format as bf16, as they stand or turned: 16 of their columns become the 16 rows of a
 // panel whose depth is what were rows. Nothing of it outlives the product it is made for.
+#pragma once
+#include "packed.inl"
+#include "rows.inl"
 
+namespace kt {
 namespace {
 
 template <class Get>
@@ -30,9 +34,8 @@ struct LinesInt {
     };
     for (int j = 0; j < 16; j += Codes::kTogether) {
       const char* from = panel + size_t(k + j) * 2 * kBits;
-      unroll<Codes::kTogether / 4>(KT_EACH(i) {
-        put_lines(Codes::value(Codes::template code<i>(from)), made + (j + i * 4) * 32, value);
-      });
+      unroll<Codes::kTogether / 4>(
+          KT_EACH(i) { put_lines(Codes::value(Codes::template code<i>(from)), made + (j + i * 4) * 32, value); });
     }
     return made;
   }
@@ -93,3 +96,4 @@ float glu_back(const GluBackArgs* g) {
 }
 
 }  // namespace
+}  // namespace kt

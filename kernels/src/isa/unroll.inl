@@ -1,6 +1,9 @@
 // Loops that are gone before the compiler assigns registers: an array indexed by a loop variable would
 // stay in memory and be stored in every round.
+#pragma once
+#include "vec.h"
 
+namespace kt {
 namespace {
 
 template <int I>
@@ -17,7 +20,9 @@ KT_INLINE void unroll_from(F& f) {
 }
 
 template <int N, class F>
-KT_INLINE void unroll(F f) { unroll_from<0, N>(f); }
+KT_INLINE void unroll(F f) {
+  unroll_from<0, N>(f);
+}
 
 // Unrolled where registers are plenty or `Always` says so, a loop where unrolling makes the compiler spill.
 template <int N, bool Always, class F>
@@ -33,3 +38,4 @@ KT_INLINE void steps(F f) {
 #define KT_EACH(i) [&](auto i) __attribute__((always_inline))
 
 }  // namespace
+}  // namespace kt

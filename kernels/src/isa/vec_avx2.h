@@ -1,19 +1,27 @@
 // The vector vocabulary on AVX2: a Vf is the 16 rows of a panel, two registers.
+#pragma once
 #include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
 
 #define KT_INLINE inline __attribute__((always_inline))
 
 namespace {
 
-struct Vf { __m256 a, b; };
-struct Vi { __m256i a, b; };
+struct Vf {
+  __m256 a, b;
+};
+struct Vi {
+  __m256i a, b;
+};
 constexpr bool kManyRegisters = false;
-constexpr int kMaxRows = 6;      // 12 accumulators, 2 weights, 1 activation of 16 registers
+constexpr int kMaxRows = 6;  // 12 accumulators, 2 weights, 1 activation of 16 registers
 constexpr int kMaxRowsInt = 4;
-constexpr int kPanels = 1;       // panels a block of many rows keeps in registers
+constexpr int kPanels = 1;  // panels a block of many rows keeps in registers
 constexpr int kPanelsTwoRows = 2;
-constexpr bool kUnpackOnce = true;   // packed panels become bytes once for many rows
-constexpr int kLaneMost = 258;       // what |x| of the four k that two lines put into 16 bits add up to
+constexpr bool kUnpackOnce = true;  // packed panels become bytes once for many rows
+constexpr int kLaneMost = 258;      // what |x| of the four k that two lines put into 16 bits add up to
 
 KT_INLINE Vf vf_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 KT_INLINE Vf vf_set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -30,18 +38,14 @@ KT_INLINE Vf vf_add(Vf x, Vf y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps
 KT_INLINE Vf vf_sub(Vf x, Vf y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 KT_INLINE Vf vf_mul(Vf x, Vf y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
 KT_INLINE Vf vf_div(Vf x, Vf y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
-KT_INLINE Vf vf_fma(Vf x, Vf y, Vf z) {
-  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
-}
+KT_INLINE Vf vf_fma(Vf x, Vf y, Vf z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
 KT_INLINE Vf vf_max(Vf x, Vf y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 KT_INLINE Vf vf_min(Vf x, Vf y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 KT_INLINE Vf vf_abs(Vf x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
 }
-KT_INLINE Vf vf_round(Vf x) {
-  return {_mm256_round_ps(x.a, 0x08), _mm256_round_ps(x.b, 0x08)};
-}
+KT_INLINE Vf vf_round(Vf x) { return {_mm256_round_ps(x.a, 0x08), _mm256_round_ps(x.b, 0x08)}; }
 KT_INLINE Vf vf_if_less(Vf a, Vf b, Vf x, Vf y) {
   return {_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, b.a, _CMP_LT_OQ)),
           _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, b.b, _CMP_LT_OQ))};
@@ -80,12 +84,8 @@ KT_INLINE __m256 half_scale2(__m256 x, __m256 n) {
   return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(e, 23)));
 }
 KT_INLINE Vf vf_scale2(Vf x, Vf n) { return {half_scale2(x.a, n.a), half_scale2(x.b, n.b)}; }
-KT_INLINE __m128i load128(const void* p, int i) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(p) + i);
-}
-KT_INLINE Vf vf_from_f16(const void* p) {
-  return {_mm256_cvtph_ps(load128(p, 0)), _mm256_cvtph_ps(load128(p, 1))};
-}
+KT_INLINE __m128i load128(const void* p, int i) { return _mm_loadu_si128(static_cast<const __m128i*>(p) + i); }
+KT_INLINE Vf vf_from_f16(const void* p) { return {_mm256_cvtph_ps(load128(p, 0)), _mm256_cvtph_ps(load128(p, 1))}; }
 KT_INLINE __m256 bits_as_float(__m128i bytes) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23));
 }
@@ -105,14 +105,11 @@ KT_INLINE void vf_to_f16(void* p, Vf x) {
 KT_INLINE __m256 half_from_bf16(__m128i h) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
-KT_INLINE Vf vf_from_bf16(const void* p) {
-  return {half_from_bf16(load128(p, 0)), half_from_bf16(load128(p, 1))};
-}
+KT_INLINE Vf vf_from_bf16(const void* p) { return {half_from_bf16(load128(p, 0)), half_from_bf16(load128(p, 1))}; }
 KT_INLINE __m256i half_to_bf16(__m256 x) {
   const __m256i u = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-  const __m256i r = _mm256_srli_epi32(
-      _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+  const __m256i r = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   return _mm256_blendv_epi8(r, _mm256_set1_epi32(0x7fc0), nan);
 }
@@ -123,9 +120,7 @@ KT_INLINE void vf_to_bf16(void* p, Vf x) {
 KT_INLINE Vi vi_round(Vf x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 KT_INLINE Vf vf_from_int(Vi x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 KT_INLINE Vi vi_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-KT_INLINE Vi vi_add(Vi x, Vi y) {
-  return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
-}
+KT_INLINE Vi vi_add(Vi x, Vi y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 KT_INLINE int vi_sum(Vi x) {
   const __m256i s = _mm256_add_epi32(x.a, x.b);
   __m128i r = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
@@ -164,12 +159,9 @@ constexpr bool kBf16Acts = false;
 constexpr int kHalves = 2;
 KT_INLINE __m256 half_line(const char* p, int half) {
   const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return _mm256_castsi256_ps(half ? _mm256_and_si256(v, _mm256_set1_epi32(0xffff0000))
-                                  : _mm256_slli_epi32(v, 16));
+  return _mm256_castsi256_ps(half ? _mm256_and_si256(v, _mm256_set1_epi32(0xffff0000)) : _mm256_slli_epi32(v, 16));
 }
-KT_INLINE Vf bf16_half(const char* line, int half) {
-  return {half_line(line, half), half_line(line + 32, half)};
-}
+KT_INLINE Vf bf16_half(const char* line, int half) { return {half_line(line, half), half_line(line + 32, half)}; }
 KT_INLINE __m256 bf16_bcast(const char* x, int half) {
   return _mm256_broadcast_ss(reinterpret_cast<const float*>(x) + half);
 }
@@ -178,7 +170,9 @@ KT_INLINE Vf bf16_dot(Vf acc, Vf w, __m256 x) {
 }
 
 // ---- int8 and int4 lines: 16 rows x 4 k
-struct Line { __m256i a, b; };
+struct Line {
+  __m256i a, b;
+};
 KT_INLINE Line line_load(const char* p) {
   const __m256i* v = reinterpret_cast<const __m256i*>(p);
   return {_mm256_loadu_si256(v), _mm256_loadu_si256(v + 1)};
@@ -192,9 +186,7 @@ KT_INLINE Line line_low(Line v) {
   const __m256i m = _mm256_set1_epi8(15);
   return {_mm256_and_si256(v.a, m), _mm256_and_si256(v.b, m)};
 }
-KT_INLINE Line line_high(Line v) {
-  return line_low({_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)});
-}
+KT_INLINE Line line_high(Line v) { return line_low({_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)}); }
 KT_INLINE Line line_of(Line v, const signed char (&table)[16]) {  // v: indices 0..15
   const __m256i t = _mm256_broadcastsi128_si256(load128(table, 0));
   return {_mm256_shuffle_epi8(t, v.a), _mm256_shuffle_epi8(t, v.b)};
@@ -215,9 +207,7 @@ KT_INLINE Line line_with_pair(Line v, Line pairs) {
   return {half_with_pair<I>(v.a, pairs.a), half_with_pair<I>(v.b, pairs.b)};
 }
 KT_INLINE Vi line_as_int(Line v) { return {v.a, v.b}; }
-KT_INLINE __m256i bcast4(const char* x) {
-  return _mm256_set1_epi32(*reinterpret_cast<const int*>(x));
-}
+KT_INLINE __m256i bcast4(const char* x) { return _mm256_set1_epi32(*reinterpret_cast<const int*>(x)); }
 
 // ---- between lines of bytes and bf16, and from rows to columns
 template <int J>
@@ -225,7 +215,9 @@ KT_INLINE __m256 half_byte_as_float(__m256i v) {
   return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, 24 - 8 * J), 24));
 }
 template <int J>
-KT_INLINE Vf byte_as_float(Line v) { return {half_byte_as_float<J>(v.a), half_byte_as_float<J>(v.b)}; }
+KT_INLINE Vf byte_as_float(Line v) {
+  return {half_byte_as_float<J>(v.a), half_byte_as_float<J>(v.b)};
+}
 KT_INLINE __m256i round_to_bf16(__m256 x) {
   const __m256i u = _mm256_castps_si256(x);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
@@ -285,7 +277,9 @@ KT_INLINE void turn_lines(const char* src, char* dst) {
 
 // Changed for all the compiler knows, so that it neither merges nor moves what was computed.
 template <class T>
-KT_INLINE void opaque(T& x) { __asm__ volatile("" : "+x"(x.a), "+x"(x.b)); }
+KT_INLINE void opaque(T& x) {
+  __asm__ volatile("" : "+x"(x.a), "+x"(x.b));
+}
 
 struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does with bytes
   using Acc = Vi;
@@ -301,7 +295,9 @@ struct DotS8 {
   static constexpr int kDepth = 1 << 16;
   static constexpr bool kAbs = true;
   using Acc = Vi;
-  struct X { __m256i v[2], abs[2]; };
+  struct X {
+    __m256i v[2], abs[2];
+  };
   static KT_INLINE X x(const char* p) {
     const __m256i v[2] = {bcast4(p), bcast4(p + 4)};
     return {{v[0], v[1]}, {_mm256_abs_epi8(v[0]), _mm256_abs_epi8(v[1])}};
@@ -331,7 +327,9 @@ struct DotU {
   static constexpr int kDepth = 32767 / (Most * kLaneMost) * 8;  // k until they could overflow
   static constexpr bool kAbs = false;
   using Acc = Vi;
-  struct X { __m256i v[2]; };
+  struct X {
+    __m256i v[2];
+  };
   static KT_INLINE Acc zero() { return vi_zero(); }
   static KT_INLINE X x(const char* p) { return {{bcast4(p), bcast4(p + 4)}}; }
   static KT_INLINE Line w(Line v) { return v; }
@@ -341,14 +339,11 @@ struct DotU {
     return {share, share};
   }
   static KT_INLINE Acc line(Acc s, Line w, __m256i x) {
-    s = {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x)),
-         _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x))};
+    s = {_mm256_add_epi16(s.a, _mm256_maddubs_epi16(w.a, x)), _mm256_add_epi16(s.b, _mm256_maddubs_epi16(w.b, x))};
     opaque(s);
     return s;
   }
-  static KT_INLINE Acc dot(Acc s, const Line (&w)[2], const X& x) {
-    return line(line(s, w[0], x.v[0]), w[1], x.v[1]);
-  }
+  static KT_INLINE Acc dot(Acc s, const Line (&w)[2], const X& x) { return line(line(s, w[0], x.v[0]), w[1], x.v[1]); }
   static KT_INLINE Vi done(Acc s) {
     const __m256i ones = _mm256_set1_epi16(1);
     return {_mm256_madd_epi16(s.a, ones), _mm256_madd_epi16(s.b, ones)};

@@ -1,5 +1,19 @@
 // The vector vocabulary on AVX-512: a Vf is the 16 rows of a panel.
+#pragma once
 #include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX512VNNI__) || defined(KT_SHIM_VNNI)
+#define KT_VNNI
+#endif
+#if defined(__AVX512BF16__) || defined(KT_SHIM_BF16)
+#define KT_BF16
+#endif
+#ifndef KT_ANYWHERE
+#define KT_ANYWHERE "+v"
+#endif
 
 #define KT_INLINE inline __attribute__((always_inline))
 
@@ -8,9 +22,9 @@ namespace {
 using Vf = __m512;
 using Vi = __m512i;
 constexpr bool kManyRegisters = true;
-constexpr int kMaxRows = 8;         // rows a block keeps in registers
+constexpr int kMaxRows = 8;  // rows a block keeps in registers
 constexpr int kMaxRowsInt = 6;
-constexpr int kPanels = 2;         // panels a block of many rows keeps in registers
+constexpr int kPanels = 2;  // panels a block of many rows keeps in registers
 constexpr int kPanelsTwoRows = 4;
 constexpr bool kUnpackOnce = false;  // shuffling costs less than reading what was unpacked
 
@@ -47,9 +61,7 @@ KT_INLINE Vf vf_fours(Vf x) {
   return _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
 }
 KT_INLINE Vf vf_scale2(Vf x, Vf n) { return _mm512_scalef_ps(x, n); }
-KT_INLINE Vf vf_from_f16(const void* p) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
-}
+KT_INLINE Vf vf_from_f16(const void* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
 KT_INLINE Vf vf_from_e8m0(const void* p) {  // 0 for the byte 0
   const __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(v, 23));
@@ -59,9 +71,7 @@ KT_INLINE Vf vf_from_e4m3(const void* p) {
   const __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   return _mm512_cvtph_ps(_mm256_slli_epi16(v, 7));
 }
-KT_INLINE void vf_to_f16(void* p, Vf x) {
-  _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(x, 0));
-}
+KT_INLINE void vf_to_f16(void* p, Vf x) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph(x, 0)); }
 KT_INLINE Vf vf_from_bf16(const void* p) {
   const __m256i h = _mm256_loadu_si256(static_cast<const __m256i*>(p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
@@ -69,8 +79,7 @@ KT_INLINE Vf vf_from_bf16(const void* p) {
 KT_INLINE void vf_to_bf16(void* p, Vf x) {
   const __m512i u = _mm512_castps_si512(x);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  const __m512i r = _mm512_srli_epi32(
-      _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  const __m512i r = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
   const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   const __m512i fixed = _mm512_mask_set1_epi32(r, nan, 0x7fc0);
   _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(fixed));
@@ -80,9 +89,7 @@ KT_INLINE Vf vf_from_int(Vi x) { return _mm512_cvtepi32_ps(x); }
 KT_INLINE Vi vi_zero() { return _mm512_setzero_si512(); }
 KT_INLINE Vi vi_add(Vi a, Vi b) { return _mm512_add_epi32(a, b); }
 KT_INLINE int vi_sum(Vi a) { return _mm512_reduce_add_epi32(a); }
-KT_INLINE void vi_to_bytes(void* p, Vi x) {
-  _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(x));
-}
+KT_INLINE void vi_to_bytes(void* p, Vi x) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(x)); }
 KT_INLINE Vi vi_or(Vi a, Vi b) { return _mm512_or_si512(a, b); }
 KT_INLINE void vi_store(void* p, Vi x) { _mm512_storeu_si512(p, x); }
 template <int At, int Bits>
@@ -95,8 +102,8 @@ KT_INLINE Vi words_set1(int x) { return _mm512_set1_epi16(short(x)); }
 KT_INLINE Vi words_min(Vi a, Vi b) { return _mm512_min_epi16(a, b); }
 KT_INLINE Vi words_max(Vi a, Vi b) { return _mm512_max_epi16(a, b); }
 KT_INLINE Vi words_scaled(Vi a, Vi b) { return _mm512_mulhrs_epi16(a, b); }  // round(a * b / 2^15)
-KT_INLINE Vi words_dot(Vi sum, Vi a, Vi b) {  // of the two in each 32 bits
-#ifdef __AVX512VNNI__
+KT_INLINE Vi words_dot(Vi sum, Vi a, Vi b) {                                 // of the two in each 32 bits
+#ifdef KT_VNNI
   return _mm512_dpwssd_epi32(sum, a, b);
 #else
   return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
@@ -104,7 +111,7 @@ KT_INLINE Vi words_dot(Vi sum, Vi a, Vi b) {  // of the two in each 32 bits
 }
 
 // ---- bf16 lines: 16 rows x 2 k
-#ifdef __AVX512BF16__
+#ifdef KT_BF16
 constexpr bool kBf16Acts = true;
 constexpr int kHalves = 1;
 KT_INLINE Vf bf16_half(const char* line, int) { return _mm512_loadu_ps(line); }
@@ -119,12 +126,9 @@ constexpr bool kBf16Acts = false;
 constexpr int kHalves = 2;
 KT_INLINE Vf bf16_half(const char* line, int half) {
   const __m512i v = _mm512_loadu_si512(line);
-  return _mm512_castsi512_ps(half ? _mm512_and_si512(v, _mm512_set1_epi32(0xffff0000))
-                                  : _mm512_slli_epi32(v, 16));
+  return _mm512_castsi512_ps(half ? _mm512_and_si512(v, _mm512_set1_epi32(0xffff0000)) : _mm512_slli_epi32(v, 16));
 }
-KT_INLINE Vf bf16_bcast(const char* x, int half) {
-  return _mm512_set1_ps(reinterpret_cast<const float*>(x)[half]);
-}
+KT_INLINE Vf bf16_bcast(const char* x, int half) { return _mm512_set1_ps(reinterpret_cast<const float*>(x)[half]); }
 KT_INLINE Vf bf16_dot(Vf acc, Vf w, Vf x) { return _mm512_fmadd_ps(w, x, acc); }
 #endif
 
@@ -134,9 +138,7 @@ KT_INLINE Line line_load(const char* p) { return _mm512_loadu_si512(p); }
 KT_INLINE void line_store(char* p, Line v) { _mm512_storeu_si512(p, v); }
 KT_INLINE Line line_abs(Line v) { return _mm512_abs_epi8(v); }
 KT_INLINE Line line_low(Line v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
-KT_INLINE Line line_high(Line v) {
-  return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15));
-}
+KT_INLINE Line line_high(Line v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
 KT_INLINE Line line_of(Line v, const signed char (&table)[16]) {  // v: indices 0..15
   const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), v);
@@ -150,9 +152,7 @@ KT_INLINE Line line_with_pair(Line v, Line pairs) {
   return _mm512_ternarylogic_epi32(v, at4, _mm512_set1_epi8(0x30), 0xf8);  // v | (at4 & 0x30)
 }
 KT_INLINE Vi line_as_int(Line v) { return v; }
-KT_INLINE __m512i bcast4(const char* x) {
-  return _mm512_set1_epi32(*reinterpret_cast<const int*>(x));
-}
+KT_INLINE __m512i bcast4(const char* x) { return _mm512_set1_epi32(*reinterpret_cast<const int*>(x)); }
 
 // ---- between lines of bytes and bf16, and from rows to columns
 template <int J>
@@ -216,13 +216,15 @@ KT_INLINE void turn_lines(const char* src, char* dst) {
 
 // Changed for all the compiler knows, so that it neither merges nor moves what was computed.
 template <class T>
-KT_INLINE void opaque(T& x) { __asm__ volatile("" : "+v"(x)); }
+KT_INLINE void opaque(T& x) {
+  __asm__ volatile("" : KT_ANYWHERE(x));
+}
 
 struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does with bytes
   using Acc = __m512i;
   static KT_INLINE Acc zero() { return vi_zero(); }
   static KT_INLINE Acc line(Acc a, Line w, __m512i x) {
-#ifdef __AVX512VNNI__
+#ifdef KT_VNNI
     return _mm512_dpbusd_epi32(a, w, x);
 #else
     return _mm512_add_epi32(a, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)));
@@ -230,7 +232,7 @@ struct DotU8 {  // unsigned weights, at most 127: the most that this CPU does wi
   }
 };
 
-#ifdef __AVX512VNNI__
+#ifdef KT_VNNI
 constexpr int kLaneMost = 0;  // no sums in 16 bits
 // Weights 0..Most that stand for values less by Offset: the activations' sum takes the offset off.
 template <int Offset, int Most>
@@ -238,15 +240,15 @@ struct DotU {
   static constexpr int kDepth = 1 << 16;
   static constexpr bool kAbs = false;
   using Acc = __m512i;
-  struct X { __m512i v[2]; };
+  struct X {
+    __m512i v[2];
+  };
   static KT_INLINE Acc zero() { return vi_zero(); }
   static KT_INLINE X x(const char* p) { return {{bcast4(p), bcast4(p + 4)}}; }
   static KT_INLINE Line w(Line v) { return v; }
   static KT_INLINE Acc init(int sum) { return _mm512_set1_epi32(-Offset * sum); }
   static KT_INLINE Acc line(Acc a, Line w, __m512i x) { return _mm512_dpbusd_epi32(a, w, x); }
-  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) {
-    return line(line(a, w[0], x.v[0]), w[1], x.v[1]);
-  }
+  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) { return line(line(a, w[0], x.v[0]), w[1], x.v[1]); }
   static KT_INLINE Vi done(Acc a) { return a; }
 };
 struct DotS8 : DotU<128, 255> {  // weights moved to unsigned
@@ -259,7 +261,10 @@ struct DotS8 {
   static constexpr int kDepth = 1 << 16;
   static constexpr bool kAbs = false;
   using Acc = __m512i;
-  struct X { __m512i abs[2]; __mmask64 neg[2]; };
+  struct X {
+    __m512i abs[2];
+    __mmask64 neg[2];
+  };
   static KT_INLINE X x(const char* p) {
     const __m512i v = bcast4(p), u = bcast4(p + 4);
     return {{_mm512_abs_epi8(v), _mm512_abs_epi8(u)}, {_mm512_movepi8_mask(v), _mm512_movepi8_mask(u)}};
@@ -282,7 +287,9 @@ struct DotU {
   static constexpr int kDepth = 32767 / (Most * kLaneMost) * 8;  // k until they could overflow
   static constexpr bool kAbs = false;
   using Acc = __m512i;
-  struct X { __m512i v[2]; };
+  struct X {
+    __m512i v[2];
+  };
   static KT_INLINE Acc zero() { return vi_zero(); }
   static KT_INLINE X x(const char* p) { return {{bcast4(p), bcast4(p + 4)}}; }
   static KT_INLINE Line w(Line v) { return v; }
@@ -295,9 +302,7 @@ struct DotU {
     opaque(a);  // else the compiler takes up the next lines first and runs out of registers
     return a;
   }
-  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) {
-    return line(line(a, w[0], x.v[0]), w[1], x.v[1]);
-  }
+  static KT_INLINE Acc dot(Acc a, const Line (&w)[2], const X& x) { return line(line(a, w[0], x.v[0]), w[1], x.v[1]); }
   static KT_INLINE Vi done(Acc a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
 };
 #endif
