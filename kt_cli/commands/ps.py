@@ -45,7 +45,7 @@ def _row(server: Server, usage: Usage) -> tuple[str, ...]:
     load = usage.load
     return (
         server.name,
-        server.state,
+        "failing" if load.failing else server.state,
         server.url,
         span(_uptime(server)) if server.live else "-",
         human_bytes(usage.memory) if usage.memory else "-",
@@ -65,7 +65,9 @@ def listing(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _reports(seen: Sequence[tuple[Server, Usage]]) -> list[str]:
-    return [f"{server.name} {line}" for server, usage in seen for line in usage.load.report.lines()]
+    told = [f"{s.name} {line}" for s, usage in seen for line in usage.load.report.lines()]
+    failing = ((s.name, usage.load.failing) for s, usage in seen if usage.load.failing)
+    return [*told, *(one_line(f"{name}: its answers fail: {why}") for name, why in failing)]
 
 
 def _notes(known: Sequence[Server]) -> list[str]:

@@ -46,6 +46,8 @@ class Load:
     lags: bool = False
     """`running` may be what was a while ago."""
     report: EngineReport = field(default_factory=EngineReport)
+    failing: str = ""
+    """Why one answer after the other fails."""
 
 
 class ReadyProbe(threading.Thread):
@@ -125,6 +127,7 @@ def read_load(text: str) -> Load:
         _whole(values, "kt_kv_tokens", "sglang:max_total_num_tokens"),
         lags=live is not None,
         report=_report(text),
+        failing=next(_labelled(text, "kt_failing"), {}).get("reason", ""),
     )
 
 

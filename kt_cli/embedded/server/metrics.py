@@ -75,9 +75,14 @@ class Metrics:
         with self._lock:
             self._tpot.observe(seconds)
 
-    def render(self, stats: Stats | None, report: EngineReport | None = None) -> str:
+    def render(
+        self, stats: Stats | None, report: EngineReport | None = None, failing: str = ""
+    ) -> str:
+        """`failing`: why the last answers failed, empty while they succeed."""
         with self._lock:
             lines = [*self._own_lines(), *_engine_lines(stats), *_report_lines(report)]
+        lines += _head("kt_failing", "Why the last answers failed", "gauge")
+        lines += [f"kt_failing{_labels({'reason': failing})} 1"] if failing else []
         return "\n".join(lines) + "\n"
 
     def _own_lines(self) -> Iterable[str]:

@@ -110,18 +110,23 @@ class State:
             raise loading()
         return self._engine
 
+    @property
+    def failing(self) -> str:
+        """Why one answer after the other fails; empty while they succeed."""
+        return self._reason if self._failures >= FAILURES else ""
+
     def health(self) -> tuple[int, dict[str, Any]]:
         body: dict[str, Any] = {"status": self._phase, "model": self.model_name}
         if self._phase == "loading":
             body["progress"], body["stage"] = self._progress
-        if self._phase == "ready" and self._failures >= FAILURES:
-            body["status"], body["reason"] = "failing", self._reason
+        if self._phase == "ready" and self.failing:
+            body["status"], body["reason"] = "failing", self.failing
         return (200 if body["status"] == "ready" else 503), body
 
     def render_metrics(self) -> str:
         if self._engine is None:
             return self.metrics.render(None)
-        return self.metrics.render(self._engine.stats(), self._engine.report)
+        return self.metrics.render(self._engine.stats(), self._engine.report, self.failing)
 
     @contextmanager
     def room_for(self, answers: int, param: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from openai import APIError, OpenAI
 from embedded.server.fake import Script, wait_until
 from embedded.server.running import serving
 from kt_cli.embedded.server import Limits
+from kt_cli.runtime.health import read_load
 
 ENDLESS = Script(
     reply=lambda _: ["x"] * 10_000, pause=0.01, slots=1, context=100_000, kv_total=100_000
@@ -126,9 +127,12 @@ def test_health_tells_that_answers_fail_until_one_succeeds():
             "model": "fake",
             "reason": "Internal error: RuntimeError",
         }
+        metrics = httpx.get(f"{server.url}/metrics").text
+        assert read_load(metrics).failing == "Internal error: RuntimeError"
         server.engine.script.fail_after = None
         assert server.chat().status_code == 200
         assert health().json()["status"] == "ready"
+        assert read_load(httpx.get(f"{server.url}/metrics").text).failing == ""
 
 
 def test_a_template_that_takes_long_holds_up_chats_alone():
