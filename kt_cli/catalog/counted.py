@@ -9,7 +9,7 @@ from kt_cli.catalog.config import Config
 from kt_cli.catalog.experts import expert_layers
 from kt_cli.catalog.stock import Stock
 from kt_cli.core.model import Experts, TensorClass
-from kt_cli.errors import KtError
+from kt_cli.documents import shown
 
 KEY = "counted_parameters"
 COLUMNS = 128
@@ -25,10 +25,11 @@ _NAMES: dict[TensorClass, str] = {
 
 def counted_stocks(config: Config, experts: Experts | None) -> Iterator[Stock]:
     """Raises KtError for a class that does not exist."""
-    for name, count in config.part(KEY).items():
-        if name not in get_args(TensorClass) or not isinstance(count, int):
-            raise KtError(f"cannot read {config.where}", f"{name}: {count!r} is no counted class")
-        kind = cast(TensorClass, name)
+    counted = config.section(KEY)
+    for name in counted.values:
+        if name not in get_args(TensorClass):
+            raise config.wrong(f"{shown(name)} is no class of tensors that can be counted")
+        kind, count = cast(TensorClass, name), counted.integer(name)
         rows, matrix = -(-count // COLUMNS), kind in _NAMES
         shape = (rows, COLUMNS) if matrix else (count,)
         yield Stock(kind, _NAMES.get(kind, name), shape, 1, matrix)

@@ -37,9 +37,12 @@ def read_experts(config: Config, family: Family) -> Experts | None:
     """None for a dense model."""
     if config.number(*COUNT, default=0) == 0:
         return None
+    count, top_k = config.number(*COUNT), config.number(*TOP_K)
+    if top_k > count:
+        raise config.wrong(f"a token is sent to {top_k} experts, and there are {count}")
     return Experts(
-        count=config.number(*COUNT),
-        top_k=config.number(*TOP_K),
+        count=count,
+        top_k=top_k,
         hidden=config.number(*LATENT, "hidden_size"),
         intermediate=config.number(family.width),
         layers=expert_layers(config),
@@ -58,31 +61,30 @@ def expert_layers(config: Config) -> tuple[int, ...]:
             return tuple(i for i in layers if listed[i] in sparse)
     pattern, numbered = config.text("hybrid_override_pattern"), config.text("moe_layers_enum")
     if pattern:
-        return tuple(i for i, letter in enumerate(pattern) if letter == "E")
+        return tuple(i for i, letter in enumerate(pattern[: len(layers)]) if letter == "E")
     if numbered:
         listed_layers = {part.strip() for part in numbered.split(",")}
         return tuple(i for i in layers if str(i) in listed_layers)
     if config.has("moe_layers"):
-        return tuple(sorted(config.items("moe_layers")))
+        return tuple(sorted({*config.record.integers("moe_layers", high=layers[-1])}))
     if config.has("interleave_moe_layer_step"):
         step = config.number("interleave_moe_layer_step")
         return tuple(layers[step - 1 :: step]) if step else ()
-    return tuple(i for i in layers if _has_experts(config, i))
+    return _by_frequency(config, layers)
 
 
-def _has_experts(config: Config, index: int) -> bool:
-    if index in config.items("mlp_only_layers"):
-        return False
-    if index < config.number(
-        "first_k_dense_replace", default=DENSE_FIRST.get(config.model_type, 0)
-    ):
-        return False
-    frequency = config.values.get("moe_layer_freq")
-    if isinstance(frequency, list):
-        return bool(config.items("moe_layer_freq", index + 1)[index])
+def _by_frequency(config: Config, layers: range) -> tuple[int, ...]:
+    dense = set(config.record.integers("mlp_only_layers"))
+    first = config.number("first_k_dense_replace", default=DENSE_FIRST.get(config.model_type, 0))
+    sparse = [i for i in layers if i >= first and i not in dense]
+    if isinstance(config.values.get("moe_layer_freq"), list):
+        listed = config.record.integers("moe_layer_freq", high=1, least=len(layers))
+        return tuple(i for i in sparse if listed[i])
     if config.has("decoder_sparse_step"):
-        return (index + 1) % config.number("decoder_sparse_step") == 0
-    return index % (frequency or 1) == 0
+        step = config.number("decoder_sparse_step")
+        return tuple(i for i in sparse if (i + 1) % step == 0)
+    step = config.number("moe_layer_freq", default=1) or 1
+    return tuple(i for i in sparse if i % step == 0)
 
 
 def shared_experts(config: Config, family: Family) -> int:

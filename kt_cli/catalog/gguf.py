@@ -111,7 +111,7 @@ def _experts(parts: Parts) -> Experts | None:
         raise config.wrong(f"it has {count} experts, and no `ffn_up_exps` tensors: {why}")
     if not stacks:
         return None
-    layers = sorted({layer_of(t.name) or 0 for t in stacks if "up_exps" in t.name})
+    layers = {layer_of(t.name) for t in stacks if "up_exps" in t.name}
     hidden, width = config.number("embedding_length"), _expert_width(stacks)
     for tensor in stacks:
         _require_shape(parts, tensor, (count, width, hidden))
@@ -123,7 +123,7 @@ def _experts(parts: Parts) -> Experts | None:
         top_k=top_k,
         hidden=hidden,
         intermediate=width,
-        layers=tuple(layers),
+        layers=tuple(i for i in range(config.number("block_count")) if i in layers),
         shared=config.number("expert_shared_count", default=_has(parts, "ffn_up_shexp")),
         activation="swiglu_oai" if config.model_type == "gpt-oss" else "silu",
     )
@@ -131,7 +131,7 @@ def _experts(parts: Parts) -> Experts | None:
 
 def _expert_width(stacks: Sequence[GgufTensor]) -> int:
     first = next((t for t in stacks if "up_exps" in t.name), stacks[0])
-    rows = int(first.shape[-2])
+    rows = int(first.shape[-2]) if len(first.shape) > 1 else 0
     return rows // 2 if "gate_up" in first.name else rows
 
 

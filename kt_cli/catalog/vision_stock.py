@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from kt_cli.catalog.config import Config
+from kt_cli.catalog.config import SIZE, Config
 from kt_cli.catalog.stock import Stock
+from kt_cli.documents import Record
 
 SIDE = 2
 """Patches of so many by so many become one token, where the configuration does not say."""
@@ -14,7 +14,7 @@ SIDE = 2
 
 def vision_stock(config: Config) -> Iterator[Stock]:
     """Of a vision transformer (arXiv 2010.11929): four projections, two of the MLP, two norms."""
-    vision = config.part("vision_config")
+    vision = config.section("vision_config")
     width = _first(vision, "hidden_size", "vt_hidden_size")
     if not width:
         return
@@ -29,7 +29,7 @@ def vision_stock(config: Config) -> Iterator[Stock]:
     yield from _bridge(vision, width, config.number("hidden_size"))
 
 
-def _bridge(vision: Mapping[str, Any], width: int, hidden: int) -> Iterator[Stock]:
+def _bridge(vision: Record, width: int, hidden: int) -> Iterator[Stock]:
     merged = width * (_first(vision, "spatial_merge_size") or SIDE) ** 2
     within, out = _first(vision, "projector_input_dim"), _first(vision, "projector_output_dim")
     inside = _first(vision, "projector_hidden_size")
@@ -46,5 +46,5 @@ def _tensor(name: str, shape: tuple[int, ...], times: int) -> Stock:
     return Stock("vision", f"visual.{name}", shape, times, matrix=False)
 
 
-def _first(values: Mapping[str, Any], *keys: str) -> int:
-    return next((int(values[key]) for key in keys if values.get(key)), 0)
+def _first(vision: Record, *keys: str) -> int:
+    return vision.integer(*keys, high=SIZE[1], default=0)

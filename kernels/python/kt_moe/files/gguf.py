@@ -29,6 +29,7 @@ LENGTH_BYTES, PAIR_BYTES, TENSOR_BYTES = 8, 13, 32
 ALIGNMENT, MAX_ALIGNMENT = 32, 1 << 20
 MAX_HEADER, MAX_TEXT, MAX_ITEMS, MAX_DEPTH = 1 << 29, 1 << 26, 8_000_000, 4
 """Vocabularies with their merges have some 500,000 items in 20 MB."""
+SHOWN = 80
 REMOVED = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 IK_FIRST = 97
 Row: TypeAlias = tuple[tuple[int, ...], int, int]
@@ -105,7 +106,7 @@ def _parse(path: Path, data: mmap.mmap) -> tuple[dict[str, Any], dict[str, GgufT
 def _alignment(cursor: Cursor, metadata: Mapping[str, Any]) -> int:
     found = metadata.get("general.alignment", ALIGNMENT)
     if type(found) is not int or not 0 < found <= MAX_ALIGNMENT or found & (found - 1):
-        raise cursor.damaged(f"`general.alignment` is {str(found)[:40]!r}, no power of two")
+        raise cursor.damaged(f"`general.alignment` is {cut(str(found))}, no power of two")
     return found
 
 
@@ -113,11 +114,11 @@ def _placed(cursor: Cursor, name: str, row: Row, start: int) -> GgufTensor:
     shape, code, offset = row
     kind = TYPE_NAMES.get(code)
     if kind is None:
-        why = f"tensor {name} has the GGUF type {code}, {_unknown(code)}"
+        why = f"tensor {cut(name)} has the GGUF type {code}, {_unknown(code)}"
         raise FileError(f"cannot read {cursor.path}", why)
     block, width = BLOCKS[kind]
     if shape[-1] % block:
-        raise cursor.damaged(f"rows of {name} are no multiple of {block}, the block of {kind}")
+        raise cursor.damaged(f"rows of {cut(name)} are no multiple of {block}, the block of {kind}")
     return GgufTensor(name, shape, kind, start + offset, prod(shape) // block * width)
 
 
@@ -132,14 +133,19 @@ def _require_apart(cursor: Cursor, tensors: list[GgufTensor], start: int) -> Non
     end, before = start, "the header"
     for tensor in sorted(tensors, key=lambda t: (t.offset, t.nbytes)):
         if tensor.offset < end:
-            raise cursor.damaged(f"tensor {tensor.name} begins within {before}")
-        end, before = tensor.offset + tensor.nbytes, f"tensor {tensor.name}"
+            raise cursor.damaged(f"tensor {cut(tensor.name)} begins within {before}")
+        end, before = tensor.offset + tensor.nbytes, f"tensor {cut(tensor.name)}"
     if end > cursor.file_bytes:
         raise cursor.damaged(f"it ends at byte {cursor.file_bytes}, inside {before}")
 
 
 def _damaged(path: Path, why: str) -> NotWhole:
     return NotWhole(f"{path} is not a whole GGUF file", why)
+
+
+def cut(name: str) -> str:
+    """A name of the file in a message."""
+    return name if len(name) <= SHOWN and name.isprintable() else repr(name[:SHOWN])
 
 
 class Cursor:
@@ -187,7 +193,7 @@ class Cursor:
         for _ in range(count):
             name, value = read()
             if name in found:
-                raise self.damaged(f"the {what} {name!r} stands there twice")
+                raise self.damaged(f"the {what} {cut(name)} stands there twice")
             found[name] = value
         return found
 
@@ -216,7 +222,7 @@ class Cursor:
         name = self.text()
         (dims,) = self.take("I")
         if not 0 < dims <= MAX_DIMS:
-            raise self.damaged(f"tensor {name} has {dims} dimensions")
+            raise self.damaged(f"tensor {cut(name)} has {dims} dimensions")
         shape = self.take(f"{dims}Q")[::-1]
         code, offset = self.take("IQ")
         return name, (shape, code, offset)
