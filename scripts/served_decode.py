@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import memory_scoreboard as server
@@ -59,13 +60,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/scoreboard"))
     asked = parser.parse_args()
     model = random_model.make(asked.shape, asked.folder / asked.shape).absolute()
-    chosen = {"experts_format": asked.method.lower()}
-    with plain(model, asked.threads, chosen) as engine, served(model, asked) as behind:
-
-        def alone(tokens: int) -> float:
-            return engine(PROMPT, tokens)
-
-        pairs = [(speed(alone, asked), speed(behind, asked)) for _ in range(asked.rounds + 1)][1:]
+    pairs = [turn(model, asked) for _ in range(asked.rounds)]
     ratio = statistics.median(b / a for a, b in pairs)
     first, second = (statistics.median(p[i] for p in pairs) for i in (0, 1))
     print(
@@ -77,8 +72,9 @@ def main() -> int:
 
 def turn(model: Path, asked: argparse.Namespace) -> tuple[float, float]:
     """Tokens/s of the plain process and of the server, each alone on the machine."""
-    with plain(model, asked) as measure:
-        alone = speed(measure, asked)
+    chosen = {"experts_format": asked.method.lower()}
+    with plain(model, asked.threads, chosen) as measure:
+        alone = speed(partial(measure, PROMPT), asked)
     with served(model, asked) as measure:
         return alone, speed(measure, asked)
 
