@@ -1,6 +1,7 @@
 #include "topology.h"
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -35,11 +36,15 @@ bool has(const std::vector<int>& list, int n) { return std::find(list.begin(), l
 
 // Of the online nodes in turn: the one that has memory and the least distance.
 int nearest(const std::string& folder, const std::vector<int>& online, const std::vector<int>& memory) {
-  std::istringstream distances(text_of(folder + "/distance"));
-  int best = memory.front(), least = INT32_MAX;
+  const std::string distances = text_of(folder + "/distance");
+  const char* at = distances.c_str();
+  long least = LONG_MAX;
+  int best = memory.front();
   for (const int node : online) {
-    int distance;
-    if (!(distances >> distance)) break;
+    char* end = nullptr;
+    const long distance = std::strtol(at, &end, 10);
+    if (end == at) break;
+    at = end;
     if (has(memory, node) && distance < least) best = node, least = distance;
   }
   return best;
