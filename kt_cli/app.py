@@ -6,6 +6,7 @@ import gc
 import importlib
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import typer
@@ -13,48 +14,26 @@ import typer.completion
 from typer.core import TyperCommand, TyperGroup
 
 from kt_cli import environment
+from kt_cli.commands import summaries
 from kt_cli.errors import INTERRUPTED, KtError, UsageError
 from kt_cli.ui import streams
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("kt_cli.commands.run", "Serve a model"),
-    "chat": ("kt_cli.commands.chat", "Talk to a running server"),
-    "plan": ("kt_cli.commands.plan", "Memory, speed and reasons for a model, before loading it"),
-    "fit": ("kt_cli.commands.fit", "Models ranked for this machine: which run, how fast, how big"),
-    "profile": ("kt_cli.commands.profile", "Saved options of `kt run`"),
-    "ps": ("kt_cli.commands.ps", "Running servers and what they do"),
-    "logs": ("kt_cli.commands.logs", "What a server's engine wrote"),
-    "stop": ("kt_cli.commands.stop", "Stop a server, or all"),
-    "top": ("kt_cli.commands.top", "Cores, memory, GPUs and servers, live"),
-    "model": ("kt_cli.commands.model", "Models: list, pull, verify, add, remove"),
-    "engine": (
-        "kt_cli.commands.engine",
-        "Engines in their own environments: install, verify, remove",
-    ),
-    "doctor": ("kt_cli.commands.doctor", "What is wrong with this machine, and how to mend it"),
-    "microbench": ("kt_cli.commands.microbench", "Expert kernels against the limits of this CPU"),
-    "config": ("kt_cli.commands.config", "Settings, with the origin of every value"),
-    "version": ("kt_cli.commands.version", "Versions of kt, Python, driver, kernels and engines"),
-    "completion": ("kt_cli.commands.completion", "Shell completion for bash, zsh and fish"),
-}
-"""Name → (module, one line of help). A module has `cli`: a command function or a Typer."""
-
 
 class LazyGroup(TyperGroup):
-    """Imports a command's module only when it runs; lists them all from the table."""
+    """Imports a command's module only when it runs."""
 
     _listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(summaries())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            raise _unknown(cmd_name)
-        module, summary = COMMANDS[cmd_name]
+        known = summaries()
+        if cmd_name not in known:
+            raise _unknown(cmd_name, known)
         if self._listing:
-            return TyperCommand(cmd_name, help=summary)
-        return _load(cmd_name, module)
+            return TyperCommand(cmd_name, help=known[cmd_name])
+        return _load(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self._listing = True
@@ -65,16 +44,16 @@ class LazyGroup(TyperGroup):
         return super().shell_complete(ctx, incomplete)
 
 
-def _unknown(name: str) -> UsageError:
+def _unknown(name: str, known: Iterable[str]) -> UsageError:
     import difflib
 
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     fix = f"did you mean `kt {close[0]}`?" if close else "see `kt --help`"
     return UsageError(f"no command is called {name!r}", "", fix)
 
 
-def _load(name: str, module: str) -> Any:
-    cli = importlib.import_module(module).cli
+def _load(name: str) -> Any:
+    cli = importlib.import_module(f"kt_cli.commands.{name}").cli
     if not isinstance(cli, typer.Typer):
         solo = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = getattr(cli, "context_settings", None)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kt_cli.app import COMMANDS
+from kt_cli.commands import summaries
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "cli.md"
 INTRO = """# Command-line reference
@@ -44,7 +44,7 @@ def section(*command: str) -> str:
 
 
 def page() -> str:
-    return "\n".join([INTRO, section(), *(section(name) for name in COMMANDS)])
+    return "\n".join([INTRO, section(), *(section(name) for name in summaries())])
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ import yaml
 
 import kt_cli
 from kt_cli import app
+from kt_cli.commands import summaries
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -156,9 +157,9 @@ def command_of(words: list[str]) -> tuple[Any, list[str]]:
 
 @cache
 def loaded(name: str) -> Any:
-    if name not in app.COMMANDS:
+    if name not in summaries():
         raise LookupError(f"no command is called {name!r}")
-    return app._load(name, app.COMMANDS[name][0])
+    return app._load(name)
 
 
 @cache

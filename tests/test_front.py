@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from kt_cli.app import COMMANDS, run
+from kt_cli import commands
+from kt_cli.app import run
+from kt_cli.commands import summaries
 
 
 @pytest.fixture(autouse=True)
@@ -16,10 +18,33 @@ def home(tmp_path, monkeypatch):
 def test_help_lists_every_command(capsys) -> None:
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"  {name}" in shown for name in COMMANDS)
+    assert all(f"  {name}" in shown for name in summaries())
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+TOY = """
+from kt_cli.command import takes
+from kt_cli.options import HubOptions
+
+SUMMARY = "Say what hub is asked for"
+cli = takes(HubOptions)(lambda options, ctx: ctx.out.result("toy", {"hub": options.hub}))
+"""
+
+
+def test_one_new_file_is_a_command(tmp_path, capsys, monkeypatch) -> None:
+    before = list(summaries())
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "part.py").write_text("raise AssertionError")
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    assert list(summaries()) == [*before, "toy"]
+    assert run(["--help"]) == 0
+    assert "  toy         Say what hub is asked for" in capsys.readouterr().out
+    assert run(["toy", "--hub", "modelscope", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hub"] == "modelscope"
+    assert run(["toi"]) == 2
+    assert "did you mean `kt toy`?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", summaries())
 def test_every_command_explains_itself(name: str, capsys) -> None:
     assert run([name, "--help"]) == 0
     shown = capsys.readouterr().out

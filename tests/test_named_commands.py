@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import kt_cli
-from kt_cli.app import COMMANDS
+from kt_cli.commands import summaries
 
 ROOT = Path(kt_cli.__file__).parent
 FILES = [*ROOT.rglob("*.py"), *(ROOT.parent / "presets").rglob("*.yaml")]
@@ -15,7 +15,7 @@ PROSE = {"plans", "serves"}
 
 
 def test_every_command_that_is_named_exists() -> None:
-    known = PROSE | set(COMMANDS)
+    known = PROSE | set(summaries())
     unknown = {
         path.name: strange
         for path in FILES

@@ -8,6 +8,8 @@ from kt_cli.command import takes
 from kt_cli.commands.run import RunCommandOptions, run
 from kt_cli.workflow.context import Context
 
+SUMMARY = "Talk to a running server"
+
 
 @takes(ChatOptions)
 def cli(options: ChatOptions, ctx: Context) -> None:

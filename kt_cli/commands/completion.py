@@ -13,6 +13,8 @@ from kt_cli.errors import UsageError
 from kt_cli.opts import opt
 from kt_cli.workflow.context import Context
 
+SUMMARY = "Shell completion for bash, zsh and fish"
+
 SHELLS = ("bash", "zsh", "fish")
 
 

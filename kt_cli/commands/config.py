@@ -12,6 +12,8 @@ from kt_cli.opts import opt
 from kt_cli.settings import Value, keys
 from kt_cli.workflow.context import Context, need
 
+SUMMARY = "Settings, with the origin of every value"
+
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

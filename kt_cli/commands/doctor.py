@@ -26,6 +26,8 @@ from kt_cli.workflow.context import Context
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SUMMARY = "What is wrong with this machine, and how to mend it"
+
 _COLOURS: dict[Severity, str] = {"error": "31", "warning": "33", "info": "36", "ok": "32"}
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from kt_cli.runtime.engine_verify import Check
 
+SUMMARY = "Engines in their own environments: install, verify, remove"
+
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -20,6 +20,8 @@ from kt_cli.workflow.candidates import Candidate, PlanOne, candidates, row_of, r
 from kt_cli.workflow.context import Context
 from kt_cli.workflow.machines import MachineOptions, machine_for
 
+SUMMARY = "Models ranked for this machine: which run, how fast, how big"
+
 FILTER = "Which and how"
 
 

@@ -11,6 +11,8 @@ from kt_cli.opts import opt
 from kt_cli.workflow.context import Context
 from kt_cli.workflow.servers import chosen
 
+SUMMARY = "What a server's engine wrote"
+
 
 @dataclass(frozen=True, slots=True)
 class LogsOptions:

@@ -17,6 +17,8 @@ from kt_cli.opts import opt, parse_ids, parse_output, parse_path
 from kt_cli.ui import table
 from kt_cli.workflow.context import Context
 
+SUMMARY = "Expert kernels against the limits of this CPU"
+
 
 def _formats(text: str) -> tuple[str, ...]:
     names = tuple(part.strip().lower() for part in text.split(",") if part.strip())

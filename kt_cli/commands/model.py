@@ -25,6 +25,8 @@ from kt_cli.workflow.models import find_model
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SUMMARY = "Models: list, pull, verify, add, remove"
+
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

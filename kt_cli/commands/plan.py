@@ -25,6 +25,8 @@ from kt_cli.workflow.models import find_model
 from kt_cli.workflow.plan import Planned, fitting, plan_for
 from kt_cli.workflow.resolve import wanted
 
+SUMMARY = "Memory, speed and reasons for a model, before loading it"
+
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions(RunOptions, MachineOptions, LlamaFlags):

@@ -14,6 +14,8 @@ from kt_cli.opts import given, opt, shown_argv
 from kt_cli.workflow import profiles
 from kt_cli.workflow.context import Context, need
 
+SUMMARY = "Saved options of `kt run`"
+
 cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -15,6 +15,8 @@ from kt_cli.runtime import Server, Unwritten, Usage
 from kt_cli.ui import human_bytes, one_line
 from kt_cli.workflow.context import Context
 
+SUMMARY = "Running servers and what they do"
+
 _HEAD = ("NAME", "STATE", "URL", "UPTIME", "MEMORY", "RUN/WAIT", "TOK/S", "MODEL", "ENGINE")
 
 

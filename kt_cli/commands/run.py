@@ -37,6 +37,8 @@ from kt_cli.workflow.origins import with_settings
 from kt_cli.workflow.plan import Planned, fitting, plan_for
 from kt_cli.workflow.resolve import Wanted, from_file, replayed, wanted
 
+SUMMARY = "Serve a model"
+
 AUTO_KEY = "auto"
 
 

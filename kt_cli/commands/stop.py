@@ -14,6 +14,8 @@ from kt_cli.runtime import Server
 from kt_cli.workflow.context import Context
 from kt_cli.workflow.servers import chosen
 
+SUMMARY = "Stop a server, or all"
+
 
 @dataclass(frozen=True, slots=True)
 class StopOptions:

@@ -21,6 +21,8 @@ from kt_cli.workflow.context import Context
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SUMMARY = "Cores, memory, GPUs and servers, live"
+
 
 @dataclass(frozen=True, slots=True)
 class TopOptions:

@@ -19,6 +19,8 @@ from kt_cli.workflow.context import Context
 if TYPE_CHECKING:
     from kt_cli.core.machine import Engine
 
+SUMMARY = "Versions of kt, Python, driver, kernels and engines"
+
 UNCHECKED = "unchecked"
 
 
