@@ -84,7 +84,7 @@ def style() -> Style:
 def picture(plan: Plan, look: Style | None = None) -> list[RenderableType]:
     """Title, a bar and a legend for each pool, speed, problems with their ways out."""
     chosen = look or style()
-    lines: list[RenderableType] = [chosen.text(_title(plan)), ""]
+    lines: list[RenderableType] = [*_sentence(chosen.text(_title(plan)), chosen.room), ""]
     for pool, count in folded(plan.pools):
         lines += _pool(pool, chosen, count)
     said = [*speed_lines(plan), *_summary(plan, chosen.width)]
@@ -243,7 +243,7 @@ def _state(pool: Pool) -> str:
     """The figure that the problem names, if there is one."""
     if pool.short:
         return f"{gb(pool.short)} too much"
-    return f"{gb(pool.left)} free" if pool.left >= 0 else f"{gb(-pool.left)} in use elsewhere"
+    return f"{gb(pool.left)} free" if pool.left >= 0 else f"{gb(-pool.left)} missing"
 
 
 def _kinds(pool: Pool) -> dict[str, int]:
