@@ -36,7 +36,7 @@ ARM_VENDORS = {0x41: "ARM", 0x48: "HiSilicon", 0xC0: "Ampere", 0x61: "Apple"}
 
 
 def read(host: Host) -> Cpu:
-    info = _first_processor(host)
+    info = _told(host, _first_processor(host))
     online = _online(host)
     allowed, why = _allowed(host, online)
     cores = _cores(host, online)
@@ -161,6 +161,25 @@ def _identity(host: Host, info: dict[str, str]) -> tuple[str, str]:
     maker = answers.number(info["CPU implementer"]) or 0
     part = ARM_PARTS.get((maker, answers.number(info.get("CPU part")) or 0), "")
     return ARM_VENDORS.get(maker, "ARM"), model or part or "Arm processor"
+
+
+def _told(host: Host, info: dict[str, str]) -> dict[str, str]:
+    """What /proc/cpuinfo lacks, as in sandboxes that hide it, comes from the CPU itself."""
+    known = ("flags", "model name") if "CPU implementer" not in info else ("Features",)
+    if all(info.get(name) for name in known):
+        return info
+    asked = host.cpu_identity()
+    flags = asked.get("flags")
+    found = {
+        "vendor_id": asked.get("vendor_id_raw"),
+        "model name": asked.get("brand_raw"),
+        known[0]: " ".join(map(str, flags)) if isinstance(flags, (list, tuple)) else "",
+    }
+    return {**{k: v for k, v in found.items() if isinstance(v, str) and v}, **_filled(info)}
+
+
+def _filled(info: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in info.items() if value}
 
 
 def _first_processor(host: Host) -> dict[str, str]:

@@ -61,6 +61,13 @@ def run_tool(argv: Sequence[str], timeout: float) -> Ran:
     return Ran(done.returncode, _decoded(done.stdout), _decoded(done.stderr))
 
 
+def load_cpuid() -> Mapping[str, Any]:
+    from cpuinfo import get_cpu_info
+
+    found: Mapping[str, Any] = get_cpu_info()
+    return found
+
+
 def load_nvml() -> Any:
     """The NVML binding; ImportError where nvidia-ml-py is not installed."""
     import pynvml
@@ -93,6 +100,9 @@ class Host:
     env: Mapping[str, str] = field(default_factory=lambda: os.environ)
     run: Tool = run_tool
     nvml: Callable[[], Any] = load_nvml
+    cpuid: Callable[[], Mapping[str, Any]] | None = None
+    """Identity of the CPU by its own instruction; None for py-cpuinfo on this machine, and for
+    nothing on a captured one."""
     usage: Callable[[Path], tuple[int, int]] = disk_usage
     glibc: str = field(default_factory=libc_version)
     python: str = field(default_factory=python_version)
@@ -100,6 +110,15 @@ class Host:
     @property
     def live(self) -> bool:
         return self.root == Path("/")
+
+    def cpu_identity(self) -> Mapping[str, Any]:
+        """Keys as py-cpuinfo has them; it takes a second, so it is asked where /proc is silent."""
+        if self.cpuid is None and not self.live:
+            return {}
+        try:
+            return (self.cpuid or load_cpuid)()
+        except Exception:  # whatever a foreign library raises means that it does not know
+            return {}
 
     def path(self, name: str) -> Path:
         """`name` is absolute or relative to the root: /proc/meminfo, sys/block."""
