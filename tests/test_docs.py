@@ -103,12 +103,24 @@ def test_no_page_names_a_machine_path() -> None:
     assert offenders(lambda text, page: re.findall(r"/(?:work|root|tmp)/\w", text)) == {}
 
 
+NAMED = re.compile(r"\b(?:kt_cli|kernels|presets|scripts|tests|docs)/[\w./+-]*\w/?")
+
+
+def test_named_files_exist() -> None:
+    def absent(text: str, page: Path) -> list[str]:
+        named = (n for n in NAMED.findall(text) if not re.search(r"[A-Z]{4}", n.rpartition("/")[2]))
+        return [name for name in named if not (ROOT / name).exists() and "build/" not in name]
+
+    assert offenders(absent) == {}
+
+
 # Commands
 
 
 def test_every_shown_command_parses() -> None:
     def wrong(text: str, page: Path) -> list[str]:
-        prose = [words for span in INLINE.findall(ERROR.sub("", text)) for words in in_line(span)]
+        spans = INLINE.findall(FENCE.sub("", ERROR.sub("", text)))
+        prose = [words for span in spans for words in in_line(span)]
         mentions = (w for w in prose if "requires an argument" not in complaint(w))
         said = ((words, complaint(words)) for words in [*commands(text), *mentions])
         return [f"kt {shlex.join(words)}: {why}" for words, why in said if why]
@@ -240,6 +252,21 @@ def is_dry(words: tuple[str, ...]) -> bool:
 )
 def test_a_wrong_command_is_noticed(line: str) -> None:
     assert [complaint(words) for words in in_line(f"FOO=1 true && {line} | cat")] != [""]
+
+
+def test_the_example_of_a_command_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text("utf-8")
+    example = next(body for body in blocks(page, "python") if "`kt hello`" in body)
+    (tmp_path / "kt_hello.py").write_text(example, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(app.COMMANDS, "hello", ("kt_hello", "Greets"))
+    assert app.run(["hello", "you", "--times", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["hello you"] * 2
+    assert app.run(["hello", "--times", "99"]) == 2
+    assert app.run(["--help"]) == 0
+    assert "Greets" in capsys.readouterr().out
 
 
 # Other languages
