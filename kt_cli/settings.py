@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli import environment, unfinished
+from kt_cli.documents import Source, parse_yaml, read_bytes, read_toml
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.options import HubOptions, RunOptions
 from kt_cli.opts import Opt, parse_bytes, parse_count, parse_int, render, specs
@@ -197,17 +198,10 @@ def _from_variable(key: Key, given: str) -> Any:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
-    if text is None:
+    try:
+        tree = read_toml(path, _source(path)).values
+    except NotFoundError:
         return {}
-    try:
-        import tomllib
-    except ImportError:
-        import tomli as tomllib
-    try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML", str(error), "mend or remove it") from error
     return {name: _checked(path, name, value) for name, value in _flatten(tree)}
 
 
@@ -228,14 +222,9 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
 
 def _read_upstream(path: Path) -> dict[str, Any]:
     """Host and port of the upstream tool; a host that opens the server to the network is left."""
-    text = _read_text(path)
-    if text is None:
-        return {}
-    import yaml
-
     try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError:
+        tree = parse_yaml(read_bytes(path, _source(path)), Source(str(path), error=_Odd))
+    except (NotFoundError, _Odd):
         return {}
     values = dict(_flatten(tree)) if isinstance(tree, Mapping) else {}
     known = {n: values[n] for n in _UPSTREAM if n in values}
@@ -244,13 +233,12 @@ def _read_upstream(path: Path) -> dict[str, Any]:
     return {name: _checked(path, name, value) for name, value in known.items()}
 
 
-def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}", str(error), "mend or remove it") from error
+class _Odd(KtError):
+    """What another program left there is not for us to complain about."""
+
+
+def _source(path: Path) -> Source:
+    return Source(str(path), "mend or remove it", UsageError)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -23,6 +23,7 @@ from kt_cli.catalog.verify import require_experts
 from kt_cli.catalog.vision_stock import vision_stock
 from kt_cli.core.model import Experts, Model, Quantization, TensorClass
 from kt_cli.errors import KtError
+from kt_cli.modelfiles import CONFIG
 from kt_cli.weights.headers import TensorInfo
 
 WIDTHS: Mapping[str, int] = {"bf16": 2, "fp16": 2, "fp32": 4}
@@ -48,7 +49,7 @@ def from_tensors(
     values: Mapping[str, Any], tensors: Iterable[TensorInfo], name: str, where: str
 ) -> Model:
     """Exact bytes. Raises KtError when tensors and configuration do not agree."""
-    config = Config.of(values, where)
+    config = Config.of(values, f"{where}/{CONFIG}")
     family = family_of(config) or Family(width=_generic_width(config))
     experts, found = read_experts(config, family), list(tensors)
     require_experts(found, experts, where)

@@ -38,6 +38,9 @@ def read_experts(config: Config, family: Family) -> Experts | None:
     if config.number(*COUNT, default=0) == 0:
         return None
     count, top_k = config.number(*COUNT), config.number(*TOP_K)
+    layers = expert_layers(config)
+    if not layers:
+        raise config.wrong(f"it has {count} experts, and no layer has them")
     if top_k > count:
         raise config.wrong(f"a token is sent to {top_k} experts, and there are {count}")
     return Experts(
@@ -45,7 +48,7 @@ def read_experts(config: Config, family: Family) -> Experts | None:
         top_k=top_k,
         hidden=config.number(*LATENT, "hidden_size"),
         intermediate=config.number(family.width),
-        layers=expert_layers(config),
+        layers=layers,
         shared=shared_experts(config, family),
         activation=family.activation or config.text(*ACTIVATION, default="silu"),
         gated=config.text(*ACTIVATION) not in UNGATED,

@@ -118,12 +118,15 @@ def _experts(parts: Parts) -> Experts | None:
     top_k = config.number("expert_used_count")
     if top_k > count:
         raise config.wrong(f"`expert_used_count` is {top_k}, of {count} experts")
+    own = tuple(i for i in range(config.number("block_count")) if i in layers)
+    if not own:
+        raise config.wrong(f"none of its {config.number('block_count')} layers has its experts")
     return Experts(
         count=count,
         top_k=top_k,
         hidden=hidden,
         intermediate=width,
-        layers=tuple(i for i in range(config.number("block_count")) if i in layers),
+        layers=own,
         shared=config.number("expert_shared_count", default=_has(parts, "ffn_up_shexp")),
         activation="swiglu_oai" if config.model_type == "gpt-oss" else "silu",
     )

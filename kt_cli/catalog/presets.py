@@ -11,13 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kt_cli.catalog.describe import from_config
 from kt_cli.catalog.names import index
 from kt_cli.core.hints import Hints, Variant
 from kt_cli.core.model import Model, Quantization
 from kt_cli.core.serial import ShapeError, from_plain
+from kt_cli.documents import Record, Source, read_yaml
 from kt_cli.errors import KtError, NotFoundError
 
 # What a variant's config.json says beside the geometry, as far as sizes depend on it.
@@ -146,13 +145,14 @@ def _read(file: Path) -> tuple[Preset, ...]:
 
 @cache
 def _parsed(file: Path, changed_ns: int) -> tuple[Preset, ...]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
-        entries = content["models"]
-        family = str(content.get("family", file.stem))
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise KtError(f"cannot read the presets in {file}", str(error)) from error
+    source = Source(f"the presets in {file}", "see presets/models/README.md for the form", KtError)
+    content = read_yaml(file, source)
+    if not isinstance(content, dict):
+        raise source.wrong("it is no mapping")
+    whole = Record(source, content)
+    family, entries = whole.text("family", default=file.stem), whole.sequence("models", least=1)
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise whole.wrong("models", entries, "a list of mappings")
     return tuple(_preset(entry, family, file) for entry in entries)
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from kt_cli import unfinished
 from kt_cli.chat.session import Conversation
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.documents import Source, read_json
 from kt_cli.errors import KtError, NotFoundError, UsageError
 
+MAX_BYTES = 64_000_000
 SCHEMA = "kt.conversation/1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -91,15 +93,13 @@ class Store:
 
     def _read(self, name: str) -> Conversation:
         path = self.folder / f"{name}.json"
+        fix = f"look at {path}"
         try:
-            body = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(body, dict):
-                raise ShapeError("it is no object")
+            body = dict(read_json(path, Source(str(path), fix, KtError), MAX_BYTES).values)
             if (schema := body.pop("schema", None)) != SCHEMA:
                 raise ShapeError(f"its schema is {schema!r}, not {SCHEMA!r}")
             return from_plain(Conversation, body)
-        except (OSError, ValueError) as error:
-            fix = f"look at {path}"
+        except ShapeError as error:
             raise KtError(f"the conversation {name} cannot be read", str(error), fix) from error
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kt_cli import __version__
 from kt_cli.command import takes
+from kt_cli.documents import read_json
 from kt_cli.errors import KtError
 from kt_cli.opts import opt
 from kt_cli.settings import write_atomic
@@ -65,9 +66,9 @@ def _time(place: str) -> int:
 
 def _kept(cache: Path, key: str) -> dict[str, Any] | None:
     try:
-        kept = json.loads(cache.read_text(encoding="utf-8"))
-        return dict(kept["data"]) if kept["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+        kept = read_json(cache)
+        return dict(kept.part("data").values) if kept.text("key") == key else None
+    except KtError:
         return None
 
 

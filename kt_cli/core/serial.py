@@ -12,6 +12,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from kt_cli.documents.source import shown
+
 T = TypeVar("T")
 
 
@@ -34,9 +36,10 @@ def from_plain(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
     """Raises ShapeError for an unknown, missing or mistyped field."""
     hints = _hints(cls)  # type: ignore[arg-type]
     path = where or cls.__name__
-    unknown = sorted(set(data) - set(hints))
+    _expect(data, Mapping, path)
+    unknown = sorted(set(data) - set(hints), key=str)
     if unknown:
-        raise ShapeError(f"{path} has no field {unknown[0]!r}")
+        raise ShapeError(f"{path} has no field {shown(unknown[0])}")
     values = {k: _value(hints[k], v, f"{path}.{k}") for k, v in data.items()}
     try:
         return cls(**values)
@@ -61,10 +64,10 @@ def _value(hint: Any, data: Any, where: str) -> Any:
         return _tuple(args, _expect(data, (list, tuple), where), where)
     if origin is not None and issubclass(origin if origin is not Literal else str, Mapping):
         items = _expect(data, Mapping, where).items()
-        return {_key(args[0], k): _value(args[1], v, f"{where}.{k}") for k, v in items}
+        return {_key(args[0], k, where): _value(args[1], v, f"{where}.{k}") for k, v in items}
     if origin is Literal:
         if data not in args:
-            raise ShapeError(f"{where} is {data!r}, not one of {', '.join(map(str, args))}")
+            raise ShapeError(f"{where} is {shown(data)}, not one of {', '.join(map(str, args))}")
         return data
     return _scalar(hint, data, where)
 
@@ -84,12 +87,15 @@ def _scalar(hint: Any, data: Any, where: str) -> Any:
     if hint is float and type(data) is int:
         return float(data)
     if type(data) is not hint:
-        raise ShapeError(f"{where} is {data!r}, not of type {hint.__name__}")
+        raise ShapeError(f"{where} is {shown(data)}, not of type {hint.__name__}")
     return data
 
 
-def _key(hint: Any, key: str) -> Any:
-    return int(key) if hint is int else key
+def _key(hint: Any, key: Any, where: str) -> Any:
+    try:
+        return int(key) if hint is int else key
+    except ValueError as error:
+        raise ShapeError(f"{where} has the key {shown(key)}, which is no number") from error
 
 
 def _not_none(args: tuple[Any, ...]) -> Any:
@@ -98,5 +104,5 @@ def _not_none(args: tuple[Any, ...]) -> Any:
 
 def _expect(data: Any, kind: Any, where: str) -> Any:
     if not isinstance(data, kind):
-        raise ShapeError(f"{where} is {data!r}, which has the wrong shape")
+        raise ShapeError(f"{where} is {shown(data)}, which has the wrong shape")
     return data

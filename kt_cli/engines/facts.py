@@ -7,12 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from kt_cli.core.facts import CpuFacts, EmbeddedFacts, GpuFacts, SftFacts, SglangFacts
 from kt_cli.core.plan_run import Facts
 from kt_cli.core.serial import ShapeError, from_plain
-from kt_cli.errors import EnvironmentBroken
+from kt_cli.documents import read_yaml
+from kt_cli.errors import EnvironmentBroken, KtError
 
 T = TypeVar("T")
 
@@ -26,11 +25,10 @@ def presets_folder() -> Path:
 
 def load_yaml(path: Path) -> Any:
     """Raises EnvironmentBroken that names a missing or broken file."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(path.read_bytes(), Loader=loader)
-    except (OSError, yaml.YAMLError) as error:
-        raise _broken(path, str(error)) from error
+        return read_yaml(path)
+    except KtError as error:
+        raise _broken(path, error.why) from error
 
 
 @cache

@@ -15,13 +15,16 @@ from pathlib import Path
 
 from kt_cli import unfinished
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
-from kt_cli.errors import KtError, TransferError
+from kt_cli.documents import Source, read_json
+from kt_cli.errors import KtError, NotFoundError, TransferError
 from kt_cli.hub.listing import Listing, RemoteFile, safe_path
 from kt_cli.weights import sums
 
 NAME = ".kt-model.json"
 PARTS = ".kt-parts"
 VERSION = 1
+MAX_BYTES = 64_000_000
+"""A repository may hold a hundred thousand files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,13 @@ class Manifest:
 def read(folder: Path) -> Manifest | None:
     """None where no download was started; TransferError for a manifest that is damaged."""
     path = folder / NAME
+    fix = f"remove {path} and pull the model again; finished files are kept"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        manifest = from_plain(Manifest, data)
-    except (FileNotFoundError, NotADirectoryError):
+        manifest = from_plain(Manifest, read_json(path, Source(str(path), fix), MAX_BYTES).values)
+    except NotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        fix = f"remove {path} and pull the model again; finished files are kept"
-        kind = "has the wrong shape" if isinstance(error, ShapeError) else "cannot be read"
-        raise TransferError(f"{path} {kind}", str(error), fix) from error
+    except ShapeError as error:
+        raise TransferError(f"{path} has the wrong shape", str(error), fix) from error
     for file in manifest.listing.files:
         safe_path(file.path)
     return manifest

@@ -14,6 +14,8 @@ from pathlib import Path
 from kt_cli import unfinished
 from kt_cli.core.machine import Measured
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.documents import read_toml
+from kt_cli.errors import KtError
 from kt_cli.probe import toml
 from kt_cli.probe.host import Host
 
@@ -49,8 +51,8 @@ FEWEST = 4
 def load(cache: Path) -> Measured | None:
     """The kept measurement, None when there is none or it cannot be read."""
     try:
-        return from_plain(Measured, toml.parse((cache / FILE).read_text()))
-    except (OSError, ShapeError, ValueError):
+        return from_plain(Measured, read_toml(cache / FILE).values)
+    except (KtError, ShapeError):
         return None
 
 

@@ -20,6 +20,8 @@ from kt_cli import unfinished
 from kt_cli.core.environment import FOLDER, MARKER, read_marker
 from kt_cli.core.machine import Engine
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.documents import read_json
+from kt_cli.errors import KtError
 from kt_cli.probe.host import TIMED_OUT, Host, Ran
 
 # Import name → distributions that provide it, the most specific first.
@@ -70,8 +72,8 @@ def environments(home: Path | None) -> tuple[Environment, ...]:
 def _unfinished(folder: Path) -> bool:
     """Whether `kt engine install` was interrupted there; environments made by hand are whole."""
     try:
-        state = read_marker(json.loads((folder / MARKER).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        state = read_marker(dict(read_json(folder / MARKER).values))
+    except KtError:
         return False
     return state is not None and not state.complete
 
@@ -215,10 +217,9 @@ def _remembered(
 
 def _load_cache(cache: Path | None) -> dict[str, Any]:
     try:
-        data = json.loads((cache / "engines.json").read_text()) if cache else {}
-    except (OSError, ValueError):
+        return dict(read_json(cache / "engines.json").values) if cache else {}
+    except KtError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _save_cache(cache: Path | None, data: Mapping[str, Any]) -> None:

@@ -10,49 +10,39 @@ for the first hardware thread of every core, one for the second, and so on:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kt_cli.core.machine import Core, Machine
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.documents import Record, Source, parse_toml, read_toml
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.probe import cpulist
 
 
 def load(path: Path) -> Machine:
     """NotFoundError without the file, UsageError naming file and field for what is wrong in it."""
+    fix = "write one with `kt doctor --save FILE`"
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFoundError(
-            f"the machine file {path} does not exist", fix="write one with `kt doctor --save FILE`"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the machine file {path} cannot be read", str(error)) from error
-    try:
-        return loads(text)
+        return _machine(read_toml(path, Source(f"the machine file {path}", fix, UsageError)))
+    except NotFoundError as error:
+        raise NotFoundError(f"the machine file {path} does not exist", fix=fix) from error
     except ValueError as error:
-        raise UsageError(f"the machine file {path} is not valid", str(error)) from error
+        raise UsageError(f"the machine file {path} is not valid", str(error), fix) from error
 
 
 def loads(text: str) -> Machine:
-    """ValueError (ShapeError, TOMLDecodeError) names the field or the line."""
-    return from_plain(Machine, _expanded(parse(text)), "machine")
+    """ShapeError, a ValueError, names the field; KtError tells that it is no TOML."""
+    return _machine(parse_toml(text.encode(), Source("the machine")))
+
+
+def _machine(record: Record) -> Machine:
+    return from_plain(Machine, _expanded(dict(record.values)), "machine")
 
 
 def dump(machine: Machine) -> str:
     return write(_folded(machine))
-
-
-def parse(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    data: dict[str, Any] = tomllib.loads(text)
-    return data
 
 
 def write(data: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from kt_cli import children, unfinished
 from kt_cli.core.environment import FOLDER, MARKER, Installed, read_marker
 from kt_cli.core.serial import to_plain
+from kt_cli.documents import read_json
 from kt_cli.errors import DoesNotFitError, EnvironmentBroken, KtError, TransferError
 
 Progress = Callable[[str, float], None]
@@ -65,10 +66,9 @@ def python_of(folder: Path) -> Path:
 def installed(home: Path, name: str) -> Installed | None:
     """What is there, finished or not; None where kt built nothing."""
     try:
-        data = json.loads((folder_of(home, name) / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_marker(dict(read_json(folder_of(home, name) / MARKER).values))
+    except KtError:
         return None
-    return read_marker(data)
 
 
 def build(home: Path, plan: Build, progress: Progress) -> Installed:

@@ -13,6 +13,8 @@ from typing import Any
 
 from kt_cli.core.events import Event, Failed, Progress, Ready, Starting, Stopped
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.documents import Source, parse_json
+from kt_cli.errors import KtError
 from kt_cli.runtime.losses import Losses
 
 _WAITING = 1000
@@ -97,8 +99,8 @@ def is_last(event: Event) -> bool:
 def parse(line: bytes) -> Event | None:
     """None for a line of another version."""
     try:
-        return from_fields(json.loads(line))
-    except ValueError:
+        return from_fields(dict(parse_json(line, Source("an event")).values))
+    except KtError:
         return None
 
 

@@ -25,7 +25,8 @@ from kt_cli import unfinished
 from kt_cli.core.events import Failed
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
-from kt_cli.errors import UsageError
+from kt_cli.documents import Source, parse_json, read_json
+from kt_cli.errors import KtError, UsageError
 from kt_cli.runtime.board import View
 from kt_cli.runtime.losses import Unwritten
 from kt_cli.runtime.procs import Process, alive, command_line, here, pids
@@ -145,8 +146,8 @@ def read(folder: Folder) -> Server | None:
     or not to be read any more.
     """
     try:
-        held = from_plain(Server, json.loads(folder.state.read_bytes()))
-    except (OSError, ValueError, ShapeError):
+        held = from_plain(Server, read_json(folder.state).values)
+    except (KtError, ShapeError):
         pid = _running(folder.home).get(folder.name)
         return None if pid is None else _said(pid)
     if not held.live:
@@ -171,8 +172,9 @@ def _running(home: Path) -> dict[str, int]:
 def _said(pid: int) -> Server | None:
     """What a supervisor shows of its server in memory; None where that cannot be seen."""
     try:
-        return from_plain(Server, json.loads(View(pid).read())["server"])
-    except (OSError, ValueError, KeyError, ShapeError):
+        said = parse_json(View(pid).read(), Source(f"what process {pid} shows"))
+        return from_plain(Server, said.part("server").values)
+    except (OSError, KtError, ShapeError):
         return None
 
 
@@ -224,7 +226,7 @@ def write_order(folder: Folder, order: Order) -> None:
 
 
 def read_order(folder: Folder) -> Order:
-    return from_plain(Order, json.loads(folder.order.read_bytes()))
+    return from_plain(Order, read_json(folder.order).values)
 
 
 def api_key(server: Server) -> str | None:

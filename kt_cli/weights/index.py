@@ -23,7 +23,7 @@ Shards = Mapping[str, Mapping[str, TensorInfo]]
 def read_shards(folder: Path) -> Shards:
     """Headers of all files of a checkpoint; an index and its shards must agree."""
     index = folder / INDEX
-    if index.is_file():
+    if index.exists():
         weight_map = index_of(read_bytes(index, limit=MAX_INDEX), str(index))
         return _indexed(folder, weight_map)
     shards = sorted(folder.glob(WEIGHTS))

@@ -23,6 +23,8 @@ from pathlib import Path
 
 from kt_cli.core.packing import SPARE
 from kt_cli.core.units import gb
+from kt_cli.documents import read_json
+from kt_cli.errors import KtError
 
 ENDING = ".ktmoe"
 PART = ".part"
@@ -214,11 +216,11 @@ def _try_lock(path: Path) -> int | None:
 
 def _read(folder: Path) -> Pack | None:
     try:
-        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
-        place, now, made_by = (str(about[name]) for name in ("checkpoint", "identity", "made_by"))
+        about = read_json(folder / _ABOUT)
+        place, now, made_by = (about.text(name) for name in ("checkpoint", "identity", "made_by"))
         used = (folder / _ABOUT).stat().st_mtime
         return Pack(folder, place, now, made_by, dict(_sizes(folder)), used)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KtError):
         return None
 
 

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from kt_cli import unfinished
-from kt_cli.errors import TransferError
+from kt_cli.documents import Record, Source, read_json
+from kt_cli.errors import NotFoundError, TransferError
 
 NAME = ".kt-sums.json"
 DAMAGED = ".kt-damaged"
 CHUNK = 1 << 20
 _VERSION = 1
+MAX_BYTES = 256_000_000
+"""Eight digits a MiB of models of many terabytes."""
 _HEX = 8
 _WEIGHTS = (".safetensors", ".gguf")
 _THREADS = 4
@@ -95,17 +98,15 @@ def of_file(path: Path) -> FileSums:
 def read(folder: Path) -> Sums | None:
     """None where no sums are kept. Raises TransferError for sums that are damaged themselves."""
     path = folder / NAME
+    fix = "`kt model verify` writes them anew; the demo is made again when its folder is removed"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        files = {str(n): _file(fields) for n, fields in data["files"].items()}
-        return Sums(files, str(data["remedy"])) if data["version"] == _VERSION else None
-    except (FileNotFoundError, NotADirectoryError):
+        data = read_json(path, Source(f"the checksums in {path}", fix), MAX_BYTES)
+    except NotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        fix = (
-            "`kt model verify` writes them anew; the demo is made again when its folder is removed"
-        )
-        raise TransferError(f"the checksums in {path} cannot be read", str(error), fix) from error
+    if data.integer("version") != _VERSION:
+        return None
+    files = {name: _file(fields) for name, fields in data.parts("files").items()}
+    return Sums(files, data.text("remedy"))
 
 
 def write(folder: Path, sums: Sums) -> None:
@@ -197,10 +198,14 @@ class Guard:
         return TransferError(f"{self._folder / name} is damaged", why, remedy)
 
 
-def _file(fields: Mapping[str, Any]) -> FileSums:
-    found = FileSums(int(fields["bytes"]), int(fields["mtime_ns"]), str(fields["crc32"]))
+def _file(fields: Record) -> FileSums:
+    found = FileSums(
+        fields.integer("bytes"),
+        fields.integer("mtime_ns", low=-(1 << 63), high=1 << 63),
+        fields.text("crc32"),
+    )
     if len(found.crc32) != _HEX * -(-found.bytes // CHUNK):
-        raise ValueError("a file has more or fewer sums than MiB")
+        raise fields.source.wrong("a file has more or fewer sums than MiB")
     return found
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from kt_cli import documents
 from kt_cli.core.plan import Source
 from kt_cli.core.plan_run import Origins
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
+from kt_cli.documents import read_toml
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.options import RunOptions
 from kt_cli.opts import given, replace_undecided, specs
@@ -42,11 +42,13 @@ def save(home: Path, name: str, options: RunOptions) -> Path:
 
 def read(home: Path, name: str) -> RunOptions:
     """Raises NotFoundError without the profile, UsageError for a file that is damaged."""
-    path = path_of(home, name)
+    path, fix = path_of(home, name), "mend or remove it"
     try:
-        return from_plain(RunOptions, _parse(path.read_text(encoding="utf-8")))
-    except (ShapeError, ValueError, OSError) as error:
-        raise UsageError(f"{path} is not a profile", str(error), "mend or remove it") from error
+        return from_plain(
+            RunOptions, read_toml(path, documents.Source(str(path), fix, UsageError)).values
+        )
+    except ShapeError as error:
+        raise UsageError(f"{path} is not a profile", str(error), fix) from error
 
 
 def path_of(home: Path, name: str) -> Path:
@@ -63,12 +65,3 @@ def with_profile(options: RunOptions, home: Path, name: str) -> tuple[RunOptions
     values = {k: v for k, v in given(read(home, name)).items() if k not in taken}
     sources: dict[str, Source] = dict.fromkeys(values, "profile")
     return replace_undecided(options, values), Origins(sources, dict.fromkeys(values, name))
-
-
-def _parse(text: str) -> Mapping[str, Any]:
-    try:
-        import tomllib
-    except ImportError:
-        import tomli as tomllib
-    values: dict[str, Any] = tomllib.loads(text)
-    return values

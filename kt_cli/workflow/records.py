@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from kt_cli.core.drift import plan_from_json, plan_to_json
 from kt_cli.core.history import Outcome
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
-from kt_cli.errors import NotFoundError, UsageError
+from kt_cli.documents import Source, read_json
+from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.settings import write_atomic
 
 KEPT = 50
@@ -23,15 +23,12 @@ def save_plan(path: Path, plan: Plan) -> None:
 
 def load_plan(path: Path) -> Plan:
     """Raises NotFoundError or UsageError that names what is wrong with the file."""
-    if not path.is_file():
-        raise NotFoundError(f"no plan at {path}", "", "write one with `kt plan MODEL --out FILE`")
+    fix = "write one with `kt plan MODEL --out FILE`"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ShapeError("it is no JSON object")
-        return plan_from_json(data)
-    except (ValueError, OSError) as error:
-        fix = "write it anew with `kt plan MODEL --out FILE`"
+        return plan_from_json(dict(read_json(path, Source(str(path), fix, UsageError)).values))
+    except NotFoundError as error:
+        raise NotFoundError(f"no plan at {path}", "", fix) from error
+    except ShapeError as error:
         raise UsageError(f"{path} is not a plan", str(error), fix) from error
 
 
@@ -58,7 +55,6 @@ def _files(home: Path) -> list[Path]:
 
 def _outcome(path: Path) -> Outcome | None:
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return from_plain(Outcome, data)
-    except (ValueError, OSError, AttributeError):
+        return from_plain(Outcome, read_json(path).values)
+    except (KtError, ShapeError):
         return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from kt_cli.documents import read_json
 from kt_cli.errors import KtError
 from kt_cli.weights import sums
 
@@ -23,15 +24,15 @@ def is_whole(folder: Path, layout: LayoutName) -> bool:
     weights, their sums. Weights are checked when they are used; then nothing may be known against
     them."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        kept = sums.read(folder)
-        sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
+        manifest = read_json(folder / MANIFEST)
+        kept, listed = sums.read(folder), manifest.part("files").values
+        sizes = {name: (folder / name).stat().st_size for name in listed}
         texts = [name for name in sizes if not name.endswith(".safetensors")]
         whole = kept and all(sums.of_file(folder / n).crc32 == kept.files[n].crc32 for n in texts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, KtError):
+    except (OSError, KeyError, KtError):
         return False
-    kind = (manifest.get("recipe"), manifest.get("layout"))
-    same = kind == (RECIPE, layout) and sizes == manifest["files"]
+    kind = (manifest.raw("recipe"), manifest.raw("layout"))
+    same = kind == (RECIPE, layout) and sizes == listed
     return bool(same and whole) and not sums.damaged(folder)
 
 

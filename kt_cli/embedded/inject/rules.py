@@ -9,8 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
+from kt_cli.documents import Source, parse_yaml, read_bytes
 from kt_cli.errors import NotFoundError, UsageError
 
 DEVICE_KEYS = ("generate_device", "prefill_device", "out_device")
@@ -47,19 +46,15 @@ class Rule:
 def read_rules(path: Path) -> tuple[Rule, ...]:
     """Raises `NotFoundError` or `UsageError`, which names the file, the rule and the fact."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+        content = read_bytes(path, Source(str(path), _SYNTAX, UsageError))
+    except NotFoundError as error:
         raise NotFoundError(f"no rules file at {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read", str(error)) from error
-    return parse_rules(text, str(path))
+    return parse_rules(content, str(path))
 
 
-def parse_rules(text: str, source: str) -> tuple[Rule, ...]:
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{source} is not valid YAML", " ".join(str(error).split())) from error
+def parse_rules(text: str | bytes, source: str) -> tuple[Rule, ...]:
+    content = text.encode() if isinstance(text, str) else text
+    document = parse_yaml(content, Source(source, _SYNTAX, UsageError))
     if not isinstance(document, list) or not document:
         raise UsageError(f"{source} holds no list of rules", fix=_SYNTAX)
     return tuple(_rule(entry, source, number) for number, entry in enumerate(document, 1))

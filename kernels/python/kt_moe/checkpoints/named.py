@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from kt_moe.files.text import json_object
 from kt_moe.formats.errors import FormatError
 from kt_moe.formats.floats import Array, Floats, from_bf16, from_e8m0
 from kt_moe.formats.fp8 import Fp8Blocks, Fp8Rows
@@ -144,11 +144,19 @@ def _whole_zeros(where: Path) -> bool:
     folder = where if where.is_dir() else where.parent
     for name in ("quantize_config.json", "config.json"):
         if (folder / name).is_file():
-            settings = json.loads((folder / name).read_bytes())
-            settings = settings.get("quantization_config", settings)
+            settings = _settings(folder / name)
             if "checkpoint_format" in settings:
                 return bool(settings["checkpoint_format"] == "gptq_v2")
     return False
+
+
+def _settings(file: Path) -> Mapping[str, object]:
+    try:
+        whole = json_object(file.read_bytes())
+    except ValueError as error:
+        raise FormatError(f"cannot read {file}: {error}") from error
+    own = whole.get("quantization_config")
+    return own if isinstance(own, dict) else whole
 
 
 def _whole(arrays: Arrays, tags: Tags, name: str) -> float:
