@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ SINGLE = "model.safetensors"
 FIRST_BYTES = 256 * 1024
 """Most headers fit, so one request reads them."""
 CONNECTIONS = 8
+_SIZE = re.compile(r".*/([0-9]{1,18})")
 TIMEOUT_S = 30.0
 
 
@@ -106,14 +108,26 @@ class HubFiles:
         import httpx
 
         headers = {"Range": f"bytes={start}-{end - 1}"}
+        url = f"{self.base}/{quote(path)}"
         try:
-            answer = self.session.get(f"{self.base}/{quote(path)}", headers=headers)
+            with self.session.stream("GET", url, headers=headers) as answer:
+                self._require(answer, path)
+                content = self._content(answer, path, end - start)
         except httpx.HTTPError as error:
             fix = "check the network, or give a folder on this machine"
             raise TransferError(f"cannot reach {self.where}", str(error), fix) from error
-        self._require(answer, path)
-        size = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        return answer.content, int(size) if size.isdigit() else len(answer.content)
+        size = _SIZE.fullmatch(answer.headers.get("Content-Range", ""))
+        return content, int(size[1]) if size else len(content)
+
+    def _content(self, answer: httpx.Response, path: str, most: int) -> bytes:
+        """No more is kept than was asked for, whatever a server sends."""
+        content = bytearray()
+        for part in answer.iter_bytes():
+            content += part
+            if len(content) > most:
+                why = f"the server sends more than the {most} bytes that were asked for"
+                raise TransferError(f"cannot read {self.where}/{path}", why, "try again")
+        return bytes(content)
 
     def _require(self, answer: httpx.Response, path: str) -> None:
         what, status = f"{self.where}/{path}", answer.status_code

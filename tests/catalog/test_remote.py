@@ -142,3 +142,31 @@ def test_a_remote_shard_shorter_than_its_header_says(hub, tmp_path):
     with pytest.raises(TransferError, match="model-00002-of-00002") as caught:
         remote_files.remote("org/model", endpoint=hub.url)
     assert "cut short" in caught.value.why
+
+
+def test_a_server_that_never_ends_is_left(hub, tmp_path):
+    hub.ranges = False
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(1 << 26)
+    with pytest.raises(TransferError, match=r"config\.json") as caught:
+        remote_files.remote("org/model", endpoint=hub.url)
+    assert "more than" in caught.value.why
+
+
+def test_a_quantisation_that_stands_in_a_file_of_its_own(hub, tmp_path):
+    sizes = {"w1": (128, 128), "w3": (128, 128), "w2": (128, 128)}
+    packed = {
+        f"model.layers.0.block_sparse_moe.experts.{e}.{part}.{suffix}": shape
+        for e in range(8)
+        for part, (n, k) in sizes.items()
+        for suffix, shape in (("qweight", ("I32", (k // 8, n))), ("scales", ("BF16", (1, n))))
+    }
+    config = {**CONFIG, "hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 1}
+    write_headers(tmp_path / "model.safetensors", packed)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TransferError, match="org/model"):
+        remote_files.remote("org/model", endpoint=hub.url)
+    (tmp_path / "quantize_config.json").write_text(json.dumps({"bits": 4, "group_size": 128}))
+    model = remote_files.remote("org/model", endpoint=hub.url)
+    assert (model.quantization.method, model.quantization.bits) == ("gptq", 4)
+    assert model.parameters["routed_experts"] == 8 * 3 * 128 * 128
