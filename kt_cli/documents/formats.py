@@ -78,9 +78,9 @@ def text_of(content: bytes, source: Source, *, mark: bool) -> str:
     JSON must not have one (RFC 8259), and transformers refuses it.
     """
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise source.wrong("it is UTF-16, not UTF-8")
+        raise source.wrong("it is UTF-16; it must be saved as UTF-8")
     if content.startswith(b"\xef\xbb\xbf") and not mark:
-        raise source.wrong("it starts with a byte order mark, which JSON must not have")
+        raise source.wrong("it starts with a byte order mark, which JSON must be saved without")
     try:
         return content.decode("utf-8-sig" if mark else "utf-8")
     except UnicodeDecodeError as error:
@@ -152,4 +152,6 @@ def _nodes(tree: Any) -> Iterator[tuple[int, Any]]:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return _too_deep()
+    if "integer string conversion" in str(error):  # Python's own limit, in Python's own words
+        return "it has a number of thousands of digits"
     return " ".join(str(error).split())[:_LONGEST]
