@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kt_cli.discovery import engine_names
 from kt_cli.opts import (
     opt,
     parse_bytes,
@@ -18,6 +19,7 @@ from kt_cli.opts import (
 )
 
 SERVER, MEMORY, CPU, GPU, OUTPUT = "Server", "Memory", "CPU", "GPU", "What to do"
+_SGLANG, _EMBEDDED = ("sglang",), ("embedded",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class RunOptions:
     engine: str | None = opt(
         "--engine",
         help="Engine that runs the model",
-        choices=("auto", "embedded", "sglang"),
+        choices=lambda: ("auto", *engine_names()),
         setting="run.engine",
         panel=SERVER,
     )
@@ -61,6 +63,7 @@ class RunOptions:
         parse=parse_named_path,
         metavar="NAME=FOLDER",
         panel=SERVER,
+        engines=_SGLANG,
     )
     ctx_size: int | None = opt(
         "-c",
@@ -103,6 +106,7 @@ class RunOptions:
         help="Compute type of the embedded engine",
         choices=("auto", "fp32", "bf16"),
         panel=CPU,
+        engines=_EMBEDDED,
     )
     kt_method: str | None = opt(
         "--kt-method",
@@ -132,6 +136,7 @@ class RunOptions:
         parse=parse_path,
         metavar="PATH",
         panel=CPU,
+        engines=_SGLANG,
     )
     cpu_threads: int | None = opt(
         "--cpu-threads",
@@ -149,6 +154,7 @@ class RunOptions:
         parse=parse_ids,
         metavar="NODES",
         panel=CPU,
+        engines=_SGLANG,
     )
     gpu_experts: int | None = opt(
         "--gpu-experts",
@@ -157,9 +163,15 @@ class RunOptions:
         low=0,
         panel=GPU,
         ask="How many experts of a layer on the GPU?",
+        engines=_SGLANG,
     )
     tp: int | None = opt(
-        "--tp", "--tensor-parallel-size", help="GPUs to split the model over", low=1, panel=GPU
+        "--tp",
+        "--tensor-parallel-size",
+        help="GPUs to split the model over",
+        low=1,
+        panel=GPU,
+        engines=_SGLANG,
     )
     mem_fraction: float | None = opt(
         "--mem-fraction-static",
@@ -167,6 +179,7 @@ class RunOptions:
         low=0.05,
         high=0.99,
         panel=GPU,
+        engines=_SGLANG,
     )
     chunked_prefill_size: int | None = opt(
         "--chunked-prefill-size",
@@ -175,6 +188,7 @@ class RunOptions:
         low=1,
         metavar="TOKENS",
         panel=GPU,
+        engines=_SGLANG,
     )
     gpu_prefill_threshold: int | None = opt(
         "--kt-gpu-prefill-threshold",
@@ -184,21 +198,27 @@ class RunOptions:
         low=0,
         metavar="TOKENS",
         panel=GPU,
+        engines=_SGLANG,
     )
     deferred_experts: int | None = opt(
         "--kt-max-deferred-experts-per-token",
         help="Experts per token computed one layer late (changes results a little)",
         low=0,
         panel=GPU,
+        engines=_SGLANG,
     )
     attention_backend: str | None = opt(
-        "--attention-backend", help="Attention kernels of SGLang", panel=GPU
+        "--attention-backend",
+        help="Attention kernels of SGLang",
+        panel=GPU,
+        engines=_SGLANG,
     )
     speculative_algorithm: str | None = opt(
         "--speculative-algorithm",
         help="Draft tokens in SGLang with the model's own drafter (NEXTN) or another",
         metavar="NAME",
         panel=GPU,
+        engines=_SGLANG,
     )
     device: str | None = opt(
         "--device", help="Device of all but the experts: cpu, cuda, cuda:1", panel=GPU
@@ -209,12 +229,14 @@ class RunOptions:
         parse=parse_path,
         metavar="FILE",
         panel=CPU,
+        engines=_EMBEDDED,
     )
     experts_backend: str | None = opt(
         "--experts-backend",
         help="Expert operator of the embedded engine",
         choices=("auto", "kt_moe", "torch"),
         panel=CPU,
+        engines=_EMBEDDED,
     )
     pack_cache: str | None = opt(
         "--pack-cache",
@@ -222,6 +244,7 @@ class RunOptions:
         choices=("auto", "on", "off"),
         setting="packs.keep",
         panel=MEMORY,
+        engines=_EMBEDDED,
     )
     pack_cache_size: int | None = opt(
         "--pack-cache-size",
@@ -231,6 +254,7 @@ class RunOptions:
         setting="packs.size",
         metavar="SIZE",
         panel=MEMORY,
+        engines=_EMBEDDED,
     )
     trust_remote_code: bool = opt(
         "--trust-remote-code",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_type_hints
 
 from kt_cli.modelfiles import CONFIG, models_at
 
@@ -114,6 +114,9 @@ PATHS = (parse_path, parse_output, parse_model, parse_named_path, parse_preset_o
 """Parsers of options that may hold a path."""
 
 
+Choices: TypeAlias = tuple[str, ...] | Callable[[], tuple[str, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Opt:
     """How a field looks on the command line, in settings and in the wizard."""
@@ -122,7 +125,8 @@ class Opt:
     """Empty for a positional argument."""
     help: str
     parse: Callable[[str], Any] | None = None
-    choices: tuple[str, ...] = ()
+    offers: Choices = ()
+    """Its only values, or what tells them; empty for any."""
     low: float | None = None
     high: float | None = None
     ask: str = ""
@@ -136,10 +140,19 @@ class Opt:
     """Never shown and never stored."""
     public: tuple[str, ...] = ()
     """Values that are no secret all the same."""
+    engines: tuple[str, ...] = ()
+    """Those that it means something for; empty for all."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return self.offers() if callable(self.offers) else self.offers
+
+    def serves(self, engine: str) -> bool:
+        return not self.engines or engine in self.engines
 
 
-def opt(*flags: str, help: str, default: Any = None, **details: Any) -> Any:
-    return field(default=default, metadata={"opt": Opt(flags, help, **details)})
+def opt(*flags: str, help: str, default: Any = None, choices: Choices = (), **details: Any) -> Any:
+    return field(default=default, metadata={"opt": Opt(flags, help, offers=choices, **details)})
 
 
 def specs(cls: type[Any] | Any) -> dict[str, Opt]:

@@ -13,7 +13,10 @@ import pytest
 import kt_cli
 
 ROOT = Path(kt_cli.__file__).parent
-GROUND = {"errors", "opts", "options", "environment", "documents", "modelfiles", "network"}
+GROUND = {
+    *("errors", "opts", "options", "environment", "documents", "modelfiles", "network"),
+    "discovery",
+}
 """Leaves that import no room, so that any room may stand on them."""
 
 ALLOWED = {
@@ -44,7 +47,7 @@ EDGES = {"children", "unfinished"}
 """Leaves that act: for every room that may act itself."""
 PURE = {"core", "engines"}
 LIGHT_STDLIB_ONLY = (
-    *("core", "errors", "opts", "options", "environment", "modelfiles"),
+    *("core", "errors", "opts", "options", "environment", "modelfiles", "discovery"),
     *("children", "unfinished"),
 )
 HEAVY = {"torch", "transformers", "sglang", "kt_kernel", "kt_moe", "openai", "pydantic"}

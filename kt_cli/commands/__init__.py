@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+
+from kt_cli.discovery import marked, ordered
 
 _SUMMARY = re.compile(r'^SUMMARY = "(.+)"$', re.MULTILINE)
 _ORDER = (
@@ -17,13 +17,5 @@ _ORDER = (
 
 def summaries() -> dict[str, str]:
     """Name of each command → its line of help."""
-    found = dict(_found())
-    known = [name for name in _ORDER if name in found]
-    return {name: found[name] for name in (*known, *sorted(found.keys() - set(known)))}
-
-
-def _found() -> Iterator[tuple[str, str]]:
-    for file in (file for folder in __path__ for file in Path(folder).glob("*.py")):
-        summary = _SUMMARY.search(file.read_text(encoding="utf-8"))
-        if summary:
-            yield file.stem, summary[1]
+    found = marked("kt_cli.commands", _SUMMARY)
+    return {name: found[name] for name in ordered(found, _ORDER)}

@@ -16,23 +16,8 @@ SHORTEST_CONTEXT = 2048
 """No context is shortened below this without being asked."""
 
 
-SGLANG_ONLY = (
-    "numa_nodes",
-    "gpu_experts",
-    "tp",
-    "mem_fraction",
-    "speculative_algorithm",
-    "chunked_prefill_size",
-    "gpu_prefill_threshold",
-    "deferred_experts",
-    "attention_backend",
-    "weights_path",
-    "lora",
-)
-
-
 def impossible(case: Case, choice: Choice) -> Iterator[Problem]:
-    foreign = case.wishes.foreign(SGLANG_ONLY)
+    foreign = case.wishes.foreign("embedded")
     if foreign:
         yield means_nothing(foreign, "the embedded engine", "SGLang")
     if choice.kv_dtype != choice.dtype:

@@ -38,12 +38,12 @@ def _slowed(rate: Range | None, seconds: float) -> Range | None:
     return rate and Range(1 / (1 / rate.low + seconds), rate.high)
 
 
-def tables_decision(model: Model, engine: str) -> tuple[Decision, ...]:
-    """Where the tables are, for a model that has any: the embedded engine reads them whole."""
+def tables_decision(model: Model, *, mapped: bool) -> tuple[Decision, ...]:
+    """Where the tables are, for a model that has any."""
     size = model.bytes.get("lookup", 0)
     if not size:
         return ()
-    if engine == "embedded":
+    if not mapped:
         return (Decision("lookup_tables", "ram", "this engine reads tables whole, as any weight"),)
     why = (
         f"{gb(size)} are mapped from disk and take no RAM: a token reads {model.lookup_rows} rows "

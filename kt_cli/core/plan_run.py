@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from kt_cli.core.adapter import Adapter
 from kt_cli.core.drift import fingerprint
-from kt_cli.core.embedded_ledger import Case
-from kt_cli.core.facts import EmbeddedFacts, SglangFacts
+from kt_cli.core.engine import Case, Engine, Facts
 from kt_cli.core.hints import Hints
 from kt_cli.core.lookups import tables_decision, with_lookups
 from kt_cli.core.machine import Machine
-from kt_cli.core.methods import cpu_expert_bytes, nvidia
 from kt_cli.core.model import Model
-from kt_cli.core.packing import disk_item
 from kt_cli.core.plan import Decision, Fix, Item, Plan, Pool, Problem, Source
-from kt_cli.core.plan_embedded import plan_embedded
-from kt_cli.core.plan_sglang import plan_sglang
-from kt_cli.core.sglang_choice import SglangCase, starting
-from kt_cli.core.sglang_draft import methods, no_method
-from kt_cli.core.sglang_solve import target_context
 from kt_cli.core.units import gb
 from kt_cli.core.what_if import completed
 from kt_cli.core.wishes import Wishes
 
 if TYPE_CHECKING:
     from kt_cli.options import RunOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the engines need and can do."""
-
-    embedded: EmbeddedFacts
-    sglang: SglangFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +48,14 @@ def plan_run(
     said, advice = origins or Origins(), hints or Hints()
     machine = completed(machine, ())
     wishes = Wishes(options, said.sources, said.words)
-    case = SglangCase(machine, model, wishes, facts.sglang, advice, adapter)
-    other = Case(machine, model, wishes, facts.embedded)
-    engine, asides = _engine(case, other)
-    if engine.value == "sglang":
-        plan = _or_embedded(plan_sglang(case, alternatives=alternatives), other)
-    else:
-        plan = plan_embedded(other)
-    disk, full = _disk(machine, model, plan, _converted(case, plan))
+    case = Case(machine, model, wishes, facts, advice, adapter)
+    engine, decision, refused = _engine(case)
+    plan = _or_another(engine.plan(case, alternatives=alternatives), engine, case)
+    disk, full = _disk(machine, model, engine.written(case, plan))
+    asides = _asides(case, engine, plan, refused)
     return replace(
         plan,
-        decisions=(engine, *plan.decisions, *tables_decision(model, plan.engine)),
+        decisions=(decision, *plan.decisions, *tables_decision(model, mapped=engine.maps_tables)),
         speed=with_lookups(plan.speed, model, machine.measured),
         pools=(*plan.pools, *disk),
         problems=(*plan.problems, *full, *asides, *_notes(model, advice)),
@@ -85,63 +66,46 @@ def plan_run(
 # Which engine
 
 
-def _engine(case: SglangCase, other: Case) -> tuple[Decision, tuple[Problem, ...]]:
-    """SGLang where it is installed, has a GPU and knows the model; else the embedded engine.
-
-    A model that neither has is sized for SGLang, which would keep it as it is stored.
-    """
-    wishes = case.wishes
-    why, absent = _no_sglang(case), starting(case.facts.absent, case.model.architecture)
-    nowhere = starting(other.facts.absent, case.model.architecture)
-    if absent and why == absent and nowhere:
-        why = ""
-    why = why or ("" if absent else _better_embedded(case, other))
-    name = "embedded" if why else "sglang"
-    decision = wishes.settle("engine", "engine", name, why or "SGLang uses the GPU for the rest")
-    if decision.value == "sglang" and absent:
-        what = f"SGLang is not known to serve {case.model.name}"
-        return decision, (Problem(what, "; ".join(filter(None, (absent, nowhere)))),)
-    if wishes.fixed("engine") or not why or not case.machine.gpus:
-        return decision, ()
-    install = Fix("`kt engine install sglang`", "uses the GPU")
-    fixes = (install,) if "installed" in why else ()
-    aside = Problem("the GPU is not used", why, "info", fixes)
-    return decision, (aside,)
+def _engine(case: Case) -> tuple[Engine, Decision, str]:
+    """The one asked for, else the preferred one; and why none before that."""
+    engines, wishes = case.facts.engines, case.wishes
+    chosen, refused = _preferred(engines, case)
+    decision = wishes.settle("engine", "engine", chosen.name, refused or chosen.reason)
+    return next(e for e in engines if e.name == decision.value), decision, refused
 
 
-def _no_sglang(case: SglangCase) -> str:
-    """Why SGLang is not the engine, empty when it is."""
-    machine = case.machine
-    installed = (e for e in machine.engines if e.name == "sglang")
-    engine = min(installed, key=lambda e: bool(e.problem), default=None)
-    if not machine.gpus:
-        return "no GPU; it serves on any machine"
-    if not nvidia(machine):
-        vendors = ", ".join(sorted({g.vendor for g in machine.gpus}))
-        return f"SGLang with CPU experts runs on NVIDIA GPUs only, not on {vendors}"
-    if engine is None:
-        return "SGLang is not installed"
-    if engine.problem:
-        return f"SGLang does not load: {engine.problem}"
-    return starting(case.facts.absent, case.model.architecture)
+def _preferred(engines: Sequence[Engine], case: Case) -> tuple[Engine, str]:
+    """The first that can serve; where none can, the first that lacks only the model."""
+    refused = [(e, e.obstacle(case)) for e in engines]
+    able = [engine for engine, obstacle in refused if not obstacle]
+    if not able:
+        chosen = next((e for e, why in refused if why == e.unknown(case)), engines[-1])
+        return chosen, _reasons(refused, chosen)
+    first = able[0]
+    for other in able[1:]:
+        better = first.better(case, other)
+        if better:
+            return other, better
+    return first, _reasons(refused, first)
 
 
-def _better_embedded(case: SglangCase, other: Case) -> str:
-    """Why the embedded engine serves a model better whose experts SGLang computes on GPUs only."""
-    if methods(case, nvidia(case.machine)) != [""] or not case.model.experts:
-        return ""
-    plan = plan_sglang(case)
-    if plan.fits and plan.value("context") >= target_context(case):
-        return ""
-    return no_method(case) if plan_embedded(other).fits else ""
+def _reasons(refused: Sequence[tuple[Engine, str]], chosen: Engine) -> str:
+    before = refused[: [engine for engine, _ in refused].index(chosen)]
+    return "; ".join(why for _, why in before)
 
 
-def _or_embedded(plan: Plan, other: Case) -> Plan:
-    """Where SGLang cannot run the model and the embedded engine can, that is a way out."""
+def _or_another(plan: Plan, engine: Engine, case: Case) -> Plan:
+    """Where the engine cannot run the model and a later one can, that is a way out."""
     errors = [p for p in plan.problems if p.severity == "error"]
-    if not errors or other.wishes.fixed("engine") or not plan_embedded(other).fits:
+    if not errors or case.wishes.fixed("engine"):
         return plan
-    first, way = errors[0], Fix("the embedded engine, all on the CPU", "fits", "--engine embedded")
+    later = case.facts.engines[case.facts.engines.index(engine) + 1 :]
+    other = next((e for e in later if e.way_out and e.plan(case).fits), None)
+    return _with_way(plan, errors[0], other) if other else plan
+
+
+def _with_way(plan: Plan, first: Problem, other: Engine) -> Plan:
+    way = Fix(other.way_out, "fits", f"--engine {other.name}")
     if any(way.flag == fix.flag for fix in first.fixes):
         return plan
     free, bought = [f for f in first.fixes if f.flag], [f for f in first.fixes if not f.flag]
@@ -149,15 +113,25 @@ def _or_embedded(plan: Plan, other: Case) -> Plan:
     return replace(plan, problems=tuple(mended if p is first else p for p in plan.problems))
 
 
+def _asides(case: Case, engine: Engine, plan: Plan, refused: str) -> Iterator[Problem]:
+    unknown = engine.unknown(case)
+    if unknown and all(p.why != unknown for p in plan.problems):
+        whys = [unknown, *(e.unknown(case) for e in case.facts.engines if e is not engine)]
+        what = f"{engine.title} is not known to serve {case.model.name}"
+        yield Problem(what, "; ".join(filter(None, whys)))
+    elif refused and case.machine.gpus and not unknown and not case.wishes.fixed("engine"):
+        cure = case.facts.engines[0].cure(case)
+        yield Problem("the GPU is not used", refused, "info", (cure,) if cure else ())
+
+
 # What every engine shares
 
 
 def _disk(
-    machine: Machine, model: Model, plan: Plan, converted: Item | None
+    machine: Machine, model: Model, written: tuple[Item, ...]
 ) -> tuple[tuple[Pool, ...], tuple[Problem, ...]]:
-    """Room for the download of a model that is not here, for converted or packed experts."""
-    packs = disk_item(plan.value("pack_cache"), plan.pools)
-    items = [item for item in (converted, packs) if item]
+    """Room for the download of a model that is not here, and for what its engine writes."""
+    items = list(written)
     if not model.path:
         items = [Item("download", model.total_bytes, "the checkpoint's files"), *items]
     if not items or not machine.disks:
@@ -170,16 +144,6 @@ def _disk(
     taken = ", ".join(f"{item.name} {gb(item.bytes)}" for item in items)
     why = f"{taken}; {gb(disk.free)} is free"
     return (pool,), (Problem(f"the disk is too small by {gb(-pool.left)}", why, fixes=(fix,)),)
-
-
-def _converted(case: SglangCase, plan: Plan) -> Item | None:
-    """Experts that must be written before SGLang can start."""
-    method = case.method(str(plan.value("kt_method"))) if plan.engine == "sglang" else None
-    if not method or not case.model.experts or case.wishes.fixed("weights_path"):
-        return None
-    if case.model.quantization.method in method.reads:
-        return None
-    return Item("conversion", cpu_expert_bytes(method, case.model), f"the experts as {method.name}")
 
 
 def _notes(model: Model, hints: Hints) -> Iterator[Problem]:

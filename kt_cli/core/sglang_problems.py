@@ -37,11 +37,8 @@ def problems_of(case: SglangCase, choice: SglangChoice) -> tuple[Problem, ...]:
 # Pairs that cannot work
 
 
-EMBEDDED_ONLY = ("rules", "experts_backend", "dtype", "pack_cache", "pack_cache_size")
-
-
 def _refused(case: SglangCase, choice: SglangChoice) -> Iterator[Problem]:
-    foreign = case.wishes.foreign(EMBEDDED_ONLY)
+    foreign = case.wishes.foreign("sglang")
     if foreign:
         yield means_nothing(foreign, "SGLang", "the embedded engine")
     if choice.kv_dtype == "fp32":

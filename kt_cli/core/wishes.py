@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kt_cli.core.plan import Decision, Source
+from kt_cli.opts import specs
 
 if TYPE_CHECKING:
     from kt_cli.options import RunOptions
@@ -38,10 +39,12 @@ class Wishes:
     def fixed(self, name: str) -> bool:
         return self.get(name) is not None
 
-    def foreign(self, names: Sequence[str]) -> list[str]:
-        """Those of `names` that were asked for now; a setting for all models is no such wish."""
+    def foreign(self, engine: str) -> list[str]:
+        """What was asked for now and means nothing to the engine; a setting for all models is no
+        such wish."""
         settings = ("environment", "config")
-        asked = (name for name in names if self.get(name) is not None)
+        others = (name for name, spec in specs(self.options).items() if not spec.serves(engine))
+        asked = (name for name in others if self.get(name) is not None)
         return [name for name in asked if self.origins.get(name) not in settings]
 
     def settle(self, decision: str, name: str, value: Any, why: str) -> Decision:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kt_cli.core.embedded_problems import SGLANG_ONLY
+from kt_cli.core.engine import Facts
+from kt_cli.core.engine_embedded import EmbeddedPlanning
 from kt_cli.core.engine_report import planned_uses, to_words
+from kt_cli.core.history import FIRST
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.packing import MAP, WRITE
-from kt_cli.core.plan import Plan
-from kt_cli.errors import EnvironmentBroken, UsageError
+from kt_cli.core.plan import Plan, Range
+from kt_cli.engines.serving import Serving, Start
+from kt_cli.errors import EnvironmentBroken
 from kt_cli.options import RunOptions
-from kt_cli.opts import given, specs
 
 KEY_VARIABLE = "KT_API_KEY"
 NEEDS = ("torch", "transformers")
@@ -103,17 +106,6 @@ def _packs_limit(options: RunOptions) -> tuple[str, ...]:
     return () if limit is None else ("--packs-limit", str(limit))
 
 
-def refuse_foreign(options: RunOptions) -> None:
-    """Raises UsageError that names what was asked for and only SGLang can do."""
-    asked = given(options)
-    foreign = [name for name in SGLANG_ONLY if name in asked]
-    if foreign:
-        known = specs(RunOptions)
-        flags = ", ".join(f"`{known[name].flags[0]}`" for name in foreign)
-        why = "only SGLang has this; the model would run on the embedded engine"
-        raise UsageError(f"{flags} cannot be used here", why, "leave it out")
-
-
 def python_for(machine: Machine, current: str) -> str:
     """The interpreter that has all the engine needs, `current` where it does.
 
@@ -158,3 +150,31 @@ def _decided(plan: Plan) -> Iterator[str]:
 def _patience(plan: Plan) -> float:
     planned = plan.speed.load_s
     return max(_PATIENCE_S, _MARGIN * planned.high) if planned else _PATIENCE_S
+
+
+class Embedded(EmbeddedPlanning, Serving):
+    def python_for(self, machine: Machine) -> str:
+        return python_for(machine, sys.executable)
+
+    def lower(self, start: Start, python: str) -> LaunchSpec:
+        home = start.home and start.home.absolute()
+        return lower(start.plan, start.options, python, home=home, with_key=start.with_key)
+
+    def decode_limit(self, decode: Range, facts: Facts) -> float:
+        return decode.high / facts.embedded.decode_efficiency[1]
+
+    def base(self, facts: Facts, *, on_gpu: bool) -> int:
+        own = facts.embedded
+        return own.base_bytes + (own.gpu_host_bytes if on_gpu else 0)
+
+    def context(self, facts: Facts) -> int:
+        return facts.embedded.gpu_context_bytes
+
+    def late(self, *, on_gpu: bool, used: bool) -> tuple[str, ...]:
+        return FIRST if on_gpu and not used else ()
+
+    def pools(self, facts: Facts, architecture: str) -> bool:
+        return facts.embedded.pools(architecture)
+
+
+ENGINE = Embedded()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kt_cli.core.engine import Facts
 from kt_cli.core.facts import CpuFacts, EmbeddedFacts, GpuFacts, SftFacts, SglangFacts
-from kt_cli.core.plan_run import Facts
 from kt_cli.core.serial import ShapeError, from_plain
 from kt_cli.documents import read_yaml
+from kt_cli.engines.registry import engines
 from kt_cli.errors import EnvironmentBroken, KtError
 
 T = TypeVar("T")
@@ -31,8 +33,12 @@ def load_yaml(path: Path) -> Any:
         raise _broken(path, error.why) from error
 
 
-@cache
 def read_facts(folder: Path | None = None) -> Facts:
+    return replace(_facts(folder), engines=engines())
+
+
+@cache
+def _facts(folder: Path | None) -> Facts:
     base = (folder or presets_folder()) / "engines"
     embedded = _read(EmbeddedFacts, base / "embedded.yaml")
     return Facts(embedded, _read(SglangFacts, base / "sglang.yaml"))

@@ -5,18 +5,26 @@ Flags and traps are those of sglang-kt 0.7.2 with kt-kernel 0.7.2.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kt_cli.core.engine import Facts
+from kt_cli.core.engine_sglang import SglangPlanning
+from kt_cli.core.history import LATE
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.machine import Engine, Machine
-from kt_cli.core.plan import Plan
+from kt_cli.core.plan import Plan, Range
+from kt_cli.engines.serving import Serving, Start
+from kt_cli.engines.sglang_flags import require_known
 from kt_cli.engines.sglang_log import DIAGNOSES, STAGES
-from kt_cli.errors import EnvironmentBroken
+from kt_cli.errors import EnvironmentBroken, KtError
 from kt_cli.options import RunOptions
 
-NAME = "sglang"
+NAME = SglangPlanning.name
+UNCHECKED = "unchecked"
+"""In `Engine.details` of an engine that was found but not loaded; see `probe.stack`."""
 KEY_VARIABLE = "KT_API_KEY"
 PLACEHOLDER = "FOLDER"
 """Stands for expert weights that are yet to be converted."""
@@ -211,3 +219,67 @@ def defect(engine: Engine) -> str:
         return f"SGLang {engine.version} has no CPU experts; ktransformers brings one that has"
     broken = engine.details.get("sgl_kernel", "")
     return f"its GPU kernels do not load: {broken}" if broken else ""
+
+
+def _require_converted(plan: Plan) -> None:
+    if needs_conversion(plan):
+        method = plan.value("kt_method")
+        raise KtError(
+            f"the CPU experts are not there as {method}",
+            f"{method} does not read the checkpoint itself",
+            "give the folder of converted weights by `--weights-path`, or choose a `--kt-method` "
+            "that reads the checkpoint; `kt plan` names them",
+        )
+
+
+class Sglang(SglangPlanning, Serving):
+    shares_memory = True
+
+    def python_for(self, machine: Machine) -> str:
+        return installed(machine).python
+
+    def lower(self, start: Start, python: str) -> LaunchSpec:
+        return lower(
+            start.plan,
+            start.options,
+            python,
+            start.machine,
+            extra=start.extra,
+            managed=not start.shown and python != sys.executable,
+            with_key=start.with_key,
+        )
+
+    def launch(self, start: Start) -> LaunchSpec:
+        """Raises KtError too where the experts' weights must be converted first."""
+        python = self.python_for(start.machine)
+        require_known(start.extra, python)
+        _require_converted(start.plan)
+        return self.lower(start, python)
+
+    def judged(self, machine: Machine) -> Machine:
+        return judged(machine)
+
+    def unsure(self, machine: Machine) -> bool:
+        found = (e for e in machine.engines if e.name == NAME)
+        return bool(machine.gpus) and any(UNCHECKED in e.details for e in found)
+
+    def require(self, machine: Machine) -> None:
+        installed(machine)
+
+    def require_extra(self, extra: Sequence[str], python: str) -> None:
+        require_known(extra, python)
+
+    def decode_limit(self, decode: Range, facts: Facts) -> float:
+        return super().decode_limit(decode, facts) / (facts.sglang.pace or 1.0)
+
+    def base(self, facts: Facts, *, on_gpu: bool) -> int:
+        return facts.sglang.host_base
+
+    def context(self, facts: Facts) -> int:
+        return facts.sglang.cuda_context
+
+    def late(self, *, on_gpu: bool, used: bool) -> tuple[str, ...]:
+        return LATE
+
+
+ENGINE = Sglang()

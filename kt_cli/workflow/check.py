@@ -11,11 +11,11 @@ import typer
 
 from kt_cli.core.engine_report import EngineReport, planned_uses
 from kt_cli.core.engine_report import report as compared
-from kt_cli.core.history import FIRST, LATE, Cache, Outcome, compare, expected_now, expected_vram
+from kt_cli.core.history import Cache, Outcome, compare, expected_now, expected_vram
 from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.serial import to_plain
-from kt_cli.engines import sglang
+from kt_cli.engines.registry import get
 from kt_cli.errors import KtError, NotReadyError
 from kt_cli.ui.plan import comparison
 from kt_cli.workflow.context import Context
@@ -119,14 +119,14 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
     alone = usage.load.running == 1
     cache = cache_of(planned, usage.load.kv_used)
     now = held(runtime.processes(server), Host())
-    grows = plan.engine == sglang.NAME
-    late = LATE if grows else FIRST if on_gpu and not usage.load.kv_used else ()
+    engine = get(plan.engine)
+    late = engine.late(on_gpu=on_gpu, used=bool(usage.load.kv_used))
     return Outcome(
         model=plan.model,
         engine=plan.engine,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         expected=expected_now(plan, cache),
-        resident=now.anonymous + (now.shared if grows else now.weights),
+        resident=now.anonymous + (now.shared if engine.shares_memory else now.weights),
         kv_used=usage.load.kv_used,
         vram=now.gpu,
         expected_vram=expected_vram(plan, cache),
@@ -135,24 +135,11 @@ def outcome_of(planned: Planned, server: Server) -> Outcome:
         ready_s=server.ready_s,
         decode=usage.load.tokens_s if alone else None,
         decode_limit=planned.decode_limit,
-        base=_base(planned, on_gpu),
-        context=_context(planned) if on_gpu else None,
+        base=engine.base(planned.facts, on_gpu=on_gpu),
+        context=engine.context(planned.facts) if on_gpu else None,
         gpus=sum(pool.name.startswith("GPU") for pool in plan.pools) or 1,
         report=usage.load.report,
     )
-
-
-def _base(planned: Planned, on_gpu: bool) -> int:
-    if planned.plan.engine == sglang.NAME:
-        return planned.facts.sglang.host_base
-    facts = planned.facts.embedded
-    return facts.base_bytes + (facts.gpu_host_bytes if on_gpu else 0)
-
-
-def _context(planned: Planned) -> int:
-    if planned.plan.engine == sglang.NAME:
-        return planned.facts.sglang.cuda_context
-    return planned.facts.embedded.gpu_context_bytes
 
 
 def last(plan: Plan, home: Path) -> Outcome:
@@ -170,7 +157,5 @@ def cache_of(planned: Planned, kv_used: int | None) -> Cache | None:
     a = planned.model.attention
     heads = a.heads if a.kind == "mla" else a.kv_heads
     segments = 2 * heads * max(1, planned.model.layers)
-    pooled = planned.plan.engine != "embedded" or planned.facts.embedded.pools(
-        planned.model.architecture
-    )
+    pooled = get(planned.plan.engine).pools(planned.facts, planned.model.architecture)
     return Cache(kv_used, segments, planned.machine.memory.hugepages == "always", pooled)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kt_cli.core.adapter import Adapter
+from kt_cli.core.engine import Facts
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
-from kt_cli.core.plan_run import Facts
 from kt_cli.engines.facts import read_facts
 from kt_cli.options import RunOptions
 

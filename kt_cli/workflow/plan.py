@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kt_cli.core.engine import Facts
 from kt_cli.core.hints import Hints
 from kt_cli.core.machine import Machine
 from kt_cli.core.model import Model
 from kt_cli.core.plan import Fix, Plan
-from kt_cli.core.plan_run import Facts, Origins, plan_run
+from kt_cli.core.plan_run import Origins, plan_run
 from kt_cli.core.remedy import Replan, remedy
 from kt_cli.core.what_if import completed
 from kt_cli.engines.facts import read_gpus
+from kt_cli.engines.registry import get
 from kt_cli.errors import KtError
 from kt_cli.options import RunOptions
 from kt_cli.workflow.context import Context
@@ -39,9 +41,7 @@ class Planned:
         decode = self.plan.speed.decode
         if decode is None:
             return None
-        if self.plan.engine == "embedded":
-            return decode.high / self.facts.embedded.decode_efficiency[1]
-        return (decode.low + decode.high) / 2 / (self.facts.sglang.pace or 1.0)
+        return get(self.plan.engine).decode_limit(decode, self.facts)
 
 
 class Planner:

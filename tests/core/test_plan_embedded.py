@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from kt_cli.core.engine import Facts
 from kt_cli.core.machine import Engine
 from kt_cli.core.model import Attention, Quantization
 from kt_cli.core.plan import Plan
-from kt_cli.core.plan_run import Facts, Origins, plan_run
+from kt_cli.core.plan_run import Origins, plan_run
 from kt_cli.core.units import GIB
 from kt_cli.engines.facts import read_facts
 from kt_cli.options import RunOptions
