@@ -1,4 +1,4 @@
-"""`config.json` as written by many hands, read by keys that are named when they are wrong."""
+"""Reads `config.json`, which many programs write differently. Errors name the wrong key."""
 
 from __future__ import annotations
 

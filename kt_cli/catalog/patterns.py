@@ -1,7 +1,7 @@
-"""Which layers have a window, a state or every token: the patterns that models write it in.
+"""Which layers keep a window, a state or every token, from the patterns in configurations.
 
-A pattern that is not known is found all the same, so that it can be said; its layers are then
-planned as ones that keep every token, which is the most that they can take.
+An unknown pattern is still noticed and reported. Its layers are then planned as ones that keep
+every token, which is the most memory that they can take.
 """
 
 from __future__ import annotations

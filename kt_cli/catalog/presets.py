@@ -1,6 +1,6 @@
-"""Models that are known without being here: `presets/models/*.yaml`, one file a family.
+"""Models that are known before they are downloaded: `presets/models/*.yaml`, one file per family.
 
-The form of these files is told in `presets/models/README.md`.
+`presets/models/README.md` describes the form of these files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Between a GPU and experts on the CPU, through page-locked memory.
+"""Moves data between a GPU and experts on the CPU, through page-locked memory.
 
-Our kernels are called in the order of the stream, so the GPU is given the next layers while the CPU
-still works; with other experts the caller waits once a layer.
+Calls of our kernels are part of the CUDA stream, so the next layers can be enqueued while the CPU
+still works. With other experts the caller waits once per layer.
 """
 
 from __future__ import annotations

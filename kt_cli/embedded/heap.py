@@ -1,4 +1,4 @@
-"""The heap of glibc, which keeps what is freed until it is told to give it back."""
+"""The heap of glibc, which returns freed memory to the system only when it is told to."""
 
 from __future__ import annotations
 

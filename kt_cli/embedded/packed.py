@@ -1,4 +1,4 @@
-"""Experts that were packed at an earlier start: mapped where they are on disk, kept where not."""
+"""Packed experts on disk: those of an earlier start are mapped, new ones are written."""
 
 from __future__ import annotations
 

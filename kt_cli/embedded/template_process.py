@@ -1,4 +1,4 @@
-"""A process of its own for chat templates, which are programs of whoever made the model.
+"""A separate process for chat templates, which are programs written by the model's makers.
 
 Started by `chat_template`, with limits on memory and CPU time that the system enforces: a power
 such as `9**9**9`, a repeated string or nested lists end this process and nothing else. It knows

@@ -1,7 +1,7 @@
 """CPU kernels for the routed experts of Mixture-of-Experts models.
 
-Importing needs numpy only and never fails for want of the compiled part: `available` says whether
-it can be used here and `why` says why not.
+Importing needs only numpy, and works without the compiled part: `available` says whether that can
+be used here, and `why` says why not.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,7 @@
 """The compiled module, or the reason why it is not there.
 
-Importing this never fails: `available` and `why` say how things stand, `core()` raises when the
-kernels are needed.
+Importing this never fails. `available` and `why` tell whether the kernels can be used; `core()`
+raises if they cannot.
 """
 
 from __future__ import annotations

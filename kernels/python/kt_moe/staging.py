@@ -1,7 +1,7 @@
 """What `KTMoEWrapper` needs for tensors of a GPU: page-locked buffers, and links of layers to them.
 
-Layers share the buffers of their sizes, in two places: a layer copies while the one before is still
-at work. Buffers hold a power of two of tokens, so few sets serve all batch sizes.
+Layers of the same sizes share two sets of buffers: one layer copies while the one before is still
+computed. Buffers hold a power of two of tokens, so few sets serve all batch sizes.
 """
 
 from __future__ import annotations

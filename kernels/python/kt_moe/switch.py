@@ -1,7 +1,8 @@
-"""From how many tokens per touched expert tiles take over from vectors: timing both, and choosing.
+"""Finds the number of tokens per used expert from which tiles are faster than vectors.
 
-Tiles multiply 16 tokens in the time of one, and need tokens that make up for their preparation. How
-many depends on format, sizes, threads, and how fast memory is, so a layer's own weights are used.
+Tiles multiply 16 tokens in the time of one, but need preparation, which pays only with enough
+tokens. How many depends on format, sizes, threads and memory speed, so both are timed on a layer's
+own weights.
 """
 
 from __future__ import annotations

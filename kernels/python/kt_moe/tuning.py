@@ -1,13 +1,13 @@
-"""What trying has found on this CPU, kept from process to process.
+"""Stores the tuning results of this CPU, so that later processes need not tune again.
 
 The first calls of a kind (format, sizes, threads, tokens per expert) that use tiles each try
-another way of cutting the product for the caches. Before the first call of a kind of layer (format,
-sizes, threads), `calibrate` finds from how many tokens tiles are used.
+another blocking of the product. Before the first call of a kind of layer (format, sizes, threads),
+`calibrate` finds the number of tokens from which tiles are used.
 
-What was found is written to `KT_MOE_CACHE`, or else to `~/.cache/kt_moe` (XDG_CACHE_HOME), as soon
-as a kind is settled, and read when the first experts are made. It holds for one model of CPU and
-one build of the kernels; what cannot be read or written is left alone, as trying again costs some
-fifteen calls. `KT_MOE_CACHE=off` keeps nothing.
+Results are written to `KT_MOE_CACHE`, or else to `~/.cache/kt_moe` (XDG_CACHE_HOME), as soon as a
+kind is decided, and read when the first experts are made. They are valid for one CPU model and one
+build of the kernels. A file that cannot be read or written is ignored, because tuning again costs
+only some fifteen calls. `KT_MOE_CACHE=off` stores nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What says that a demo folder is whole, and what can be known of the model before it is made."""
+"""The file that marks a demo folder as complete, and what is known of the model before that."""
 
 from __future__ import annotations
 

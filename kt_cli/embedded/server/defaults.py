@@ -1,4 +1,4 @@
-"""How a model's makers recommend to sample from it: `generation_config.json`."""
+"""The sampling parameters that a model's makers recommend: `generation_config.json`."""
 
 from __future__ import annotations
 

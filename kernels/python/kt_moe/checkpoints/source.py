@@ -1,4 +1,4 @@
-"""What a layer of a checkpoint offers, and what is wanted of it."""
+"""The experts that a checkpoint stores for a layer, and what is expected of them."""
 
 from __future__ import annotations
 

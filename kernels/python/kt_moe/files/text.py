@@ -1,4 +1,4 @@
-"""JSON objects within weight files and beside them, whatever they hold."""
+"""Reads JSON objects inside and beside weight files, safely for any content."""
 
 from __future__ import annotations
 

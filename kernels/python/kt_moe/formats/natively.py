@@ -1,7 +1,7 @@
-"""Matrices whose codes the kernels take as they are: every code is kept, scales become fp16.
+"""Matrices whose codes the kernels use unchanged: every code is kept, scales become fp16.
 
-`stored` gives None where a format has no such form, or its scales do not fit fp16: such weights
-are decoded and packed anew.
+`stored` returns None if a format has no such form, or if its scales do not fit fp16: such weights
+are decoded and packed again.
 """
 
 from __future__ import annotations
