@@ -113,6 +113,16 @@ def _is_device(place: Path) -> bool:
     return place.is_char_device() or place.is_block_device()
 
 
+def hub_cache(environ: Environ = os.environ) -> Path:
+    """The user's Hugging Face cache, by huggingface_hub's own rules."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if text(name, environ):
+            return path(name, "", environ)
+    if text("HF_HOME", environ):
+        return path("HF_HOME", "", environ) / "hub"
+    return path("XDG_CACHE_HOME", "~/.cache", environ) / "huggingface" / "hub"
+
+
 def tidy(environ: MutableMapping[str, str] = os.environ) -> None:
     """Removes sizes of the terminal that are no sizes: libraries read them as they are."""
     for name, least in (("COLUMNS", 20), ("LINES", 5)):

@@ -37,14 +37,17 @@ class Proxy(NamedTuple):
         return self.url.startswith("socks")
 
 
-def client(environ: Environ = os.environ, **options: Any) -> httpx.Client:
+def client(environ: Environ = os.environ, http: Any = None, **options: Any) -> httpx.Client:
     """A client of httpx whose every request, redirected ones too, goes the way of `environ`.
 
-    Requests raise UsageError or EnvironmentBroken that names a variable which is wrong.
+    `http` is httpx, or a package with the same interface. Requests raise UsageError or
+    EnvironmentBroken that names a variable which is wrong.
     """
     import httpx
 
-    class Routed(httpx.BaseTransport):  # type: ignore[misc]
+    http = http or httpx
+
+    class Routed(http.BaseTransport):  # type: ignore[misc]
         """One transport for each proxy and kind of address, made when it is needed."""
 
         def __init__(self) -> None:
@@ -54,14 +57,15 @@ def client(environ: Environ = os.environ, **options: Any) -> httpx.Client:
             url = str(request.url)
             way = proxy_for(url, environ), request.url.scheme == "https"
             if way not in self._ways:
-                self._ways[way] = _transport(*way, environ)
+                self._ways[way] = _transport(http, *way, environ)
             return self._ways[way].handle_request(request)
 
         def close(self) -> None:
             for way in self._ways.values():
                 way.close()
 
-    return httpx.Client(transport=Routed(), trust_env=False, **options)
+    routed: httpx.Client = http.Client(transport=Routed(), trust_env=False, **options)
+    return routed
 
 
 def proxy_for(url: str, environ: Environ = os.environ) -> Proxy | None:
@@ -138,12 +142,13 @@ def _checked(value: str, variable: str) -> str:
     return f"{scheme}://{rest}"
 
 
-def _transport(proxy: Proxy | None, secure: bool, environ: Environ) -> httpx.BaseTransport:
-    import httpx
-
+def _transport(
+    http: Any, proxy: Proxy | None, secure: bool, environ: Environ
+) -> httpx.BaseTransport:
     verify = certificates(environ) if secure else False
     try:
-        return httpx.HTTPTransport(verify=verify, proxy=proxy.url if proxy else None)
+        made: httpx.BaseTransport = http.HTTPTransport(verify=verify, proxy=proxy and proxy.url)
+        return made
     except ImportError as error:
         name = proxy.variable if proxy else "ALL_PROXY"
         raise EnvironmentBroken(

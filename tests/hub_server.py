@@ -1,4 +1,8 @@
-"""A hub on loopback that speaks enough of the protocol, with faults on demand."""
+"""A hub on loopback that speaks enough of the protocol, with faults on demand.
+
+For huggingface_hub: HEAD with ETag, X-Repo-Commit and the X-Linked headers of large files, ranges,
+and /api/models. For ModelScope: its listing and its files.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class FakeHub:
-    """`faults[path]` is a list of faults, one per request of that file, first to last.
+    """`faults[path]` is a list of faults, one per GET of that file, first to last.
 
     drop:N (close after N bytes), wrong (other bytes), status:N, norange (answers 200 to a Range),
     slow:S (seconds per 64 KiB), redirect (to /cdn, which refuses a token), long (too many bytes).
@@ -22,7 +27,8 @@ class FakeHub:
 
     files: dict[str, bytes]
     repo: str = "acme/model"
-    revision: str = "c0ffee"
+    revision: str = "c0ffee" * 6 + "c0ff"
+    branches: tuple[str, ...] = ("main",)
     token: str = ""
     gated: bool = False
     api_status: int = 200
@@ -30,6 +36,8 @@ class FakeHub:
     slow_s: float = 0.0
     seen: Counter = field(default_factory=Counter)
     ranges: list[str] = field(default_factory=list)
+    sending: int = 0
+    most_at_once: int = 0
     tokens_at_cdn: list[str] = field(default_factory=list)
 
     def __enter__(self) -> FakeHub:
@@ -48,7 +56,11 @@ class FakeHub:
         return f"http://127.0.0.1:{self.server.server_port}"
 
     def info(self) -> dict:
-        return {"sha": self.revision, "siblings": [self._sibling(p) for p in self.files]}
+        return {
+            "id": self.repo,
+            "sha": self.revision,
+            "siblings": [self._sibling(p) for p in self.files],
+        }
 
     def modelscope(self) -> dict:
         entries = [
@@ -57,12 +69,17 @@ class FakeHub:
         ]
         return {"Data": {"Files": [{"Path": "dir", "Type": "tree"}, *entries]}}
 
+    def etag(self, path: str) -> str:
+        entry = self._sibling(path)
+        return entry["lfs"]["sha256"] if "lfs" in entry else entry["blobId"]
+
     def _sibling(self, path: str) -> dict:
         data = self.files[path]
         blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
         entry = {"rfilename": path, "size": len(data), "blobId": blob}
-        if path.endswith(".safetensors"):
+        if path.endswith((".safetensors", ".gguf")):
             entry["lfs"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            entry["lfs"]["pointerSize"] = 134
         return entry
 
 
@@ -72,30 +89,68 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None: ...
 
+    def handle(self) -> None:
+        with suppress(ConnectionResetError):  # the client was killed
+            super().handle()
+
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         if url.path.startswith("/cdn/"):
             self.hub.tokens_at_cdn.append(self.headers.get("Authorization", ""))
             return self.send_file(unquote(url.path.removeprefix("/cdn/")), [])
-        if self.hub.token and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
-            return self.refuse(401, {"X-Error-Code": "GatedRepo"} if self.hub.gated else {})
+        if not self.allowed():
+            return None
         if url.path.startswith("/api/v1/models/"):
             query = parse_qs(url.query)
             if "FilePath" in query:
                 return self.file(query["FilePath"][0])
             return self.send_json(self.hub.modelscope())
+        if url.path == "/api/models":
+            found = [self.hub.info()] if parse_qs(url.query)["search"][0] in self.hub.repo else []
+            return self.send_json(found)
         if url.path.startswith("/api/models/"):
             return self.api(url.path)
-        prefix = f"/{self.hub.repo}/resolve/{self.hub.revision}/"
-        if not url.path.startswith(prefix):
-            return self.refuse(404)
-        return self.file(unquote(url.path.removeprefix(prefix)))
+        path = self.resolved(url.path)
+        return self.file(path) if path else self.refuse(404)
+
+    def do_HEAD(self) -> None:
+        if not self.allowed():
+            return
+        path = self.resolved(urlsplit(self.path).path)
+        if path not in self.hub.files:
+            return self.refuse(404, {"X-Error-Code": "EntryNotFound"})
+        size, etag = len(self.hub.files[path]), self.hub.etag(path)
+        headers = {"X-Repo-Commit": self.hub.revision, "ETag": f'"{etag}"'}
+        if (self.hub.faults.get(path) or [""])[0] == "redirect":
+            linked = {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(size)}
+            return self.refuse(302, {**headers, **linked, "Location": self.cdn(path)})
+        self.send_response(200)
+        for name, value in {**headers, "Content-Length": str(size)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def allowed(self) -> bool:
+        if not self.hub.token or self.headers.get("Authorization") == f"Bearer {self.hub.token}":
+            return True
+        self.refuse(401, {"X-Error-Code": "GatedRepo"} if self.hub.gated else {})
+        return False
+
+    def resolved(self, path: str) -> str:
+        """The file that an address means; empty for none."""
+        for revision in (self.hub.revision, *self.hub.branches):
+            prefix = f"/{self.hub.repo}/resolve/{revision}/"
+            if path.startswith(prefix):
+                return unquote(path.removeprefix(prefix))
+        return ""
+
+    def cdn(self, path: str) -> str:
+        return f"{self.hub.url.replace('127.0.0.1', 'localhost')}/cdn/{path}"
 
     def api(self, path: str) -> None:
         if self.hub.api_status != 200:
             return self.refuse(self.hub.api_status)
-        if f"/{self.hub.repo}/" not in path:
-            return self.refuse(404)
+        if f"/{self.hub.repo}/" not in f"{path}/":
+            return self.refuse(404, {"X-Error-Code": "RepoNotFound"})
         return self.send_json(self.hub.info())
 
     def file(self, path: str) -> None:
@@ -107,8 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.startswith("status:"):
             return self.refuse(int(fault[7:]))
         if fault == "redirect":
-            host = self.hub.url.replace("127.0.0.1", "localhost")
-            return self.refuse(302, {"Location": f"{host}/cdn/{path}"})
+            return self.refuse(302, {"Location": self.cdn(path)})
         return self.send_file(path, [fault])
 
     def send_file(self, path: str, faults: list[str]) -> None:
@@ -134,12 +188,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: int(fault[5:])])
             self.close_connection = True
             return
-        for at in range(0, len(body), 65536):
-            self.wfile.write(body[at : at + 65536])
-            if self.hub.slow_s:
+        self.hub.sending += 1
+        self.hub.most_at_once = max(self.hub.most_at_once, self.hub.sending)
+        try:
+            for at in range(0, len(body), 65536):
+                self.wfile.write(body[at : at + 65536])
                 time.sleep(self.hub.slow_s)
+        except (BrokenPipeError, ConnectionResetError):  # the client was killed
+            self.close_connection = True
+        finally:
+            self.hub.sending -= 1
 
-    def send_json(self, data: dict) -> None:
+    def send_json(self, data: object) -> None:
         body = json.dumps(data).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -15,7 +15,7 @@ import kt_cli
 ROOT = Path(kt_cli.__file__).parent
 GROUND = {
     *("errors", "opts", "options", "environment", "documents", "modelfiles", "network"),
-    "discovery",
+    *("discovery", "hubcache"),
 }
 """Leaves that import no room, so that any room may stand on them."""
 

@@ -1,6 +1,7 @@
 """A name that a user types → the `Model` it means.
 
-In order: the demo, a path, a model in the models folder, a preset by name, alias or repository.
+In order: the demo, a path, a model in the models folder, a preset by name, alias or repository,
+which is read itself where it was pulled or is in the user's Hugging Face cache.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kt_cli.catalog import demo
+from kt_cli.catalog.cached import cached
 from kt_cli.catalog.describe import from_config
 from kt_cli.catalog.local import read
 from kt_cli.catalog.names import ambiguity, lookup, not_found, only_kin
@@ -18,7 +20,7 @@ from kt_cli.catalog.presets import Preset, load_presets, preset_model
 from kt_cli.core.hints import Variant
 from kt_cli.core.model import Model
 from kt_cli.environment import kt_home
-from kt_cli.errors import NotFoundError
+from kt_cli.errors import NotFoundError, TransferError
 from kt_cli.modelfiles import CONFIG, models_at
 
 
@@ -71,13 +73,21 @@ def _stored(home: Path, name: str) -> Path | None:
 
 
 def _local_or_preset(home: Path, preset: Preset, variant: Variant | None) -> Model:
-    """The model itself where it was downloaded under its repository's name."""
+    """The model itself where it was pulled under its repository's name, or is in the cache."""
     repos = [variant.repo] if variant else [*preset.repos.values()]
     for repo in repos:
         local = _stored(home, repo.rpartition("/")[2])
         if local:
             return replace(read(local), repo=repo)
-    return preset_model(preset, variant)
+    notes: list[str] = []
+    for repo in repos:
+        try:
+            if model := cached(repo):
+                return model
+        except TransferError as error:  # the preset can be planned all the same
+            notes.append(f"{error.what} ({error.why}); {error.fix}")
+    model = preset_model(preset, variant)
+    return replace(model, notes=(*notes, *model.notes))
 
 
 def _unknown(name: str, home: Path, presets: Sequence[Preset]) -> NotFoundError:

@@ -12,15 +12,15 @@ import typer
 from kt_cli.command import NoOptions, takes
 from kt_cli.commands.model_packs import bytes_of, packs, packs_of
 from kt_cli.commands.model_pull import pull, search, verify
+from kt_cli.commands.model_remove import remove
 from kt_cli.core.model import Model
 from kt_cli.errors import UsageError
 from kt_cli.hub import store as stores
 from kt_cli.hub.store import Entry, Store
 from kt_cli.opts import opt, parse_path
 from kt_cli.ui import human_bytes, table
-from kt_cli.weights.packs import remove as remove_pack
 from kt_cli.workflow.context import Context, need
-from kt_cli.workflow.models import find_model
+from kt_cli.workflow.models import find_model, is_known
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,6 +38,8 @@ cli.command("download", hidden=True)(pull)
 cli.command("search")(search)
 cli.command("verify")(verify)
 cli.command("packs")(packs)
+cli.command("rm")(remove)
+cli.command("remove", hidden=True)(remove)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,14 @@ def store_of(ctx: Context) -> Store:
 @cli.command("list")
 @takes(NoOptions)
 def list_(options: NoOptions, ctx: Context) -> None:
-    """List the models that are here, those on unmounted disks included."""
+    """List the models that are here, those on unmounted disks and in the Hugging Face cache too."""
     entries = store_of(ctx).entries()
-    if entries:
-        packed = {e.name: bytes_of(packs_of(ctx, e.path)) for e in entries}
-        data = {"models": entries, "packed": packed}
-        ctx.out.result("model.list", data, _table(entries, packed))
-    else:
-        text = "no models yet; `kt model pull OWNER/NAME` or `kt model add PATH`"
-        ctx.out.result("model.list", {"models": (), "packed": {}}, text)
+    cached = tuple(e for e in stores.cached_entries(entries) if is_known(Path(e.path)))
+    packed = {e.name: bytes_of(packs_of(ctx, e.path)) for e in (*entries, *cached)}
+    data = {"models": entries, "cached": cached, "packed": packed}
+    text = "no models yet; `kt model pull OWNER/NAME` or `kt model add PATH`"
+    shown = _table((*entries, *cached), packed) if entries or cached else text
+    ctx.out.result("model.list", data, shown)
 
 
 def _table(entries: tuple[Entry, ...], packed: Mapping[str, int]) -> RenderableType:
@@ -101,7 +102,9 @@ def _origin(entry: Entry) -> str:
 
 def _note(entry: Entry, packed: int) -> str:
     kept = f"and {human_bytes(packed)} of packed experts" if packed else ""
-    return "; ".join(filter(None, (entry.why, kept)))
+    cached = "in the Hugging Face cache" if entry.snapshot else ""
+    rest = "`kt model pull` fetches the rest" if cached and entry.state == "incomplete" else ""
+    return "; ".join(filter(None, (entry.why, rest, cached, kept)))
 
 
 @cli.command("show")
@@ -151,28 +154,6 @@ def import_(options: AddOptions, ctx: Context) -> None:
     entry = store_of(ctx).copy(source, options.name or stores.default_name(source))
     text = f"{entry.name} is copied ({human_bytes(entry.bytes)})"
     ctx.out.result("model.import", entry, text)
-
-
-@takes(NameOptions)
-def remove(options: NameOptions, ctx: Context) -> None:
-    """Remove a model; a linked one loses its entry only, its files stay."""
-    name = need(ctx, "name", options.name, "Which model?")
-    store = store_of(ctx)
-    entry = store.entry(name)
-    what = "the entry" if entry.linked else f"{human_bytes(entry.bytes)} of files"
-    kept = packs_of(ctx, entry.path)
-    if kept:
-        what += f" and {human_bytes(bytes_of(kept))} of packed experts"
-    if not ctx.confirm(f"Remove {name} ({what})?"):
-        raise UsageError("nothing was removed", f"this removes {what}", "add --yes to confirm")
-    store.remove(name)
-    for pack in kept:
-        remove_pack(pack)
-    ctx.out.result("model.rm", {"removed": entry}, f"{name} is removed ({what})")
-
-
-cli.command("rm")(remove)
-cli.command("remove", hidden=True)(remove)
 
 
 @cli.command("scan")

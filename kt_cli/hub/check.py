@@ -24,6 +24,14 @@ class Wrong(Exception):
     """The bytes at hand are not the file's."""
 
 
+class Again(Exception):
+    """The attempt failed in a way that another may not; `wait_s` is what the server asked for."""
+
+    def __init__(self, why: str, wait_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
 class Digest:
     """The checksum that the hub tells, and the sums that are kept beside the files."""
 

@@ -1,4 +1,6 @@
-"""Speaks with a hub: listings, searches and files, with errors that name the cure.
+"""Which hub is spoken with, and what its refusals mean, with errors that name the cure.
+
+Hugging Face is spoken with through huggingface_hub (`hub.huggingface`), ModelScope from here.
 
 Endpoints and tokens are the ones people have: HF_ENDPOINT, HF_TOKEN (or huggingface_hub's stored
 token), MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN, HF_HUB_OFFLINE.
@@ -14,12 +16,14 @@ from urllib.parse import quote
 
 from kt_cli import __version__, environment, network
 from kt_cli.errors import AuthError, KtError, NotFoundError, TransferError
-from kt_cli.hub.listing import Hub, Listing, check_repo, from_huggingface, from_modelscope
+from kt_cli.hub.listing import Hub, Listing, check_repo, from_modelscope
 
 if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_S = 30.0
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses that another attempt may not meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +36,36 @@ class Client:
     def listing(self, repo: str, revision: str = "") -> Listing:
         """Raises NotFoundError, AuthError or TransferError."""
         check_repo(repo)
+        self.require_online()
+        if self.hub == "huggingface":
+            from kt_cli.hub import huggingface
+
+            return huggingface.listing(self, repo, revision)
+        branch = revision or "master"
+        url = f"/api/v1/models/{repo}/repo/files?Revision={quote(branch)}&Recursive=true"
         with self.session() as session:
-            if self.hub == "modelscope":
-                branch = revision or "master"
-                url = f"/api/v1/models/{repo}/repo/files?Revision={quote(branch)}&Recursive=true"
-                return from_modelscope(repo, branch, self._json(session, url, repo))
-            branch = quote(revision or "main", safe="")
-            url = f"/api/models/{repo}/revision/{branch}?blobs=true"
-            return from_huggingface(repo, self._json(session, url, repo))
+            return from_modelscope(repo, branch, self._json(session, url, repo))
 
     def search(self, text: str, limit: int = 20) -> list[dict[str, Any]]:
-        """Repositories by name: id, downloads, likes, gated. Hugging Face only."""
-        if self.hub != "huggingface":
-            raise KtError("ModelScope offers no search to programs", "", "search on Hugging Face")
-        url = (
-            f"/api/models?search={quote(text)}&limit={limit}&sort=downloads&filter=text-generation"
-        )
-        with self.session() as session:
-            return list(self._json(session, url, text))
+        """Repositories by name: id, downloads, gated. Hugging Face only."""
+        from kt_cli.hub import huggingface
 
-    def file_url(self, listing: Listing, path: str) -> str:
-        if self.hub == "modelscope":
-            query = f"Revision={quote(listing.revision)}&FilePath={quote(path)}"
-            return f"{self.endpoint}/api/v1/models/{listing.repo}/repo?{query}"
-        return f"{self.endpoint}/{listing.repo}/resolve/{listing.revision}/{quote(path)}"
+        self.require_online()
+        return huggingface.search(self, text, limit)
 
-    def session(self) -> httpx.Client:
+    def require_online(self) -> None:
         """Raises TransferError when the user is offline on purpose."""
         if self.offline:
             raise TransferError(
                 "downloads are switched off", "HF_HUB_OFFLINE is set", "unset it to download"
             )
+
+    def file_url(self, listing: Listing, path: str) -> str:
+        """ModelScope's address of a file."""
+        query = f"Revision={quote(listing.revision)}&FilePath={quote(path)}"
+        return f"{self.endpoint}/api/v1/models/{listing.repo}/repo?{query}"
+
+    def session(self) -> httpx.Client:
         headers = {"User-Agent": f"kt/{__version__}"}
         return network.client(
             base_url=self.endpoint, headers=headers, timeout=TIMEOUT_S, follow_redirects=False

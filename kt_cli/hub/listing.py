@@ -1,6 +1,6 @@
 """What a repository holds at one revision: files, sizes and checksums.
 
-Hugging Face: `GET /api/models/{repo}/revision/{rev}?blobs=true` (siblings with size, blobId, lfs).
+Hugging Face: `HfApi.model_info(files_metadata=True)` of huggingface_hub.
 ModelScope: `GET /api/v1/models/{repo}/repo/files?Revision={rev}&Recursive=true`.
 """
 
@@ -79,20 +79,22 @@ def safe_path(path: str) -> str:
     return str(pure)
 
 
-def from_huggingface(repo: str, data: Mapping[str, Any]) -> Listing:
-    """Raises TransferError when the answer lacks what a download needs."""
+def from_huggingface(repo: str, info: Any) -> Listing:
+    """Of huggingface_hub's ModelInfo; raises TransferError when it lacks what a download needs."""
     try:
-        files = tuple(_huggingface_file(entry) for entry in data["siblings"])
-        return Listing("huggingface", repo, str(data["sha"]), files)
+        if not info.sha:
+            raise ValueError("it names no commit")
+        files = tuple(_huggingface_file(entry) for entry in info.siblings or ())
+        return Listing("huggingface", repo, str(info.sha), files)
     except (KeyError, TypeError, ValueError) as error:
-        raise _odd_answer(repo, error) from error
+        raise odd_answer(repo, error) from error
 
 
-def _huggingface_file(entry: Mapping[str, Any]) -> RemoteFile:
-    lfs = entry.get("lfs") or {}
-    path, size = safe_path(entry["rfilename"]), int(lfs.get("size", entry.get("size") or 0))
+def _huggingface_file(entry: Any) -> RemoteFile:
+    lfs = entry.lfs or {}
+    path, size = safe_path(entry.rfilename), int(lfs.get("size", entry.size or 0))
     sha256 = str(lfs.get("sha256", ""))
-    return RemoteFile(path, size, sha256, "" if sha256 else str(entry.get("blobId") or ""))
+    return RemoteFile(path, size, sha256, "" if sha256 else str(entry.blob_id or ""))
 
 
 def from_modelscope(repo: str, revision: str, data: Mapping[str, Any]) -> Listing:
@@ -105,10 +107,10 @@ def from_modelscope(repo: str, revision: str, data: Mapping[str, Any]) -> Listin
         )
         return Listing("modelscope", repo, revision, files)
     except (KeyError, TypeError, ValueError) as error:
-        raise _odd_answer(repo, error) from error
+        raise odd_answer(repo, error) from error
 
 
-def _odd_answer(repo: str, error: Exception) -> TransferError:
+def odd_answer(repo: str, error: Exception) -> TransferError:
     return TransferError(
         f"the hub's answer for {repo} is not understood", f"{type(error).__name__}: {error}"
     )

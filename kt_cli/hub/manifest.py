@@ -32,6 +32,10 @@ class Manifest:
     listing: Listing
     verified: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Path → (size, modification time in ns) of a file whose checksum was right."""
+    snapshot: str = ""
+    """Folder of the Hugging Face cache that the files are links into; empty where they are here."""
+    branch: str = ""
+    """What was asked for by name; the cache knows the commit by it."""
     version: int = VERSION
 
     def is_verified(self, folder: Path, file: RemoteFile) -> bool:
@@ -52,6 +56,9 @@ class Manifest:
         bad = sums.damaged(folder)
         files = self.listing.files
         return tuple(f for f in files if f.path in bad or not self.is_verified(folder, f))
+
+    def lacks(self, folder: Path, file: RemoteFile) -> bool:
+        return file.path in sums.damaged(folder) or not self.is_verified(folder, file)
 
     def complete(self, folder: Path) -> bool:
         return not self.missing(folder)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kt_cli import hubcache
 from kt_cli.errors import KtError, NotFoundError
 from kt_cli.hub import manifest
 from kt_cli.hub.client import Client
 from kt_cli.hub.fetch import WORKERS, Download
-from kt_cli.hub.listing import Listing
+from kt_cli.hub.listing import Listing, RemoteFile
 from kt_cli.hub.store import Store, default_name, need_space
 
 
@@ -39,11 +40,18 @@ class Pull:
     place: Path
     """Where the store knows it."""
     folder: Path
-    """Where the files go."""
+    """Where the files go, or the links to them."""
+    snapshot: Path | None
+    """Where in the user's Hugging Face cache the files go."""
+    branch: str
     workers: int
     resumed: bool
-    have: int
-    """Bytes already here and verified."""
+    here: Mapping[str, int]
+    """Bytes of files that are here already."""
+
+    @property
+    def have(self) -> int:
+        return sum(self.here.values())
 
     @property
     def to_fetch(self) -> int:
@@ -55,17 +63,25 @@ class Pull:
         if self.folder != self.place and not self.place.is_symlink():
             self.place.parent.mkdir(parents=True, exist_ok=True)
             self.place.symlink_to(self.folder, target_is_directory=True)
-        counter = Counter(self.have, tell)
-        Download(self.client, self.listing, self.folder, counter, self.workers).run()
+        download = Download(
+            self.client,
+            self.listing,
+            self.folder,
+            Counter(self.here, tell),
+            self.workers,
+            snapshot=str(self.snapshot or ""),
+            branch=self.branch,
+        )
+        download.run()
 
 
 class Counter:
     """Sums what the workers report, file by file."""
 
-    def __init__(self, have: int, tell: Callable[[int], None]) -> None:
-        self._total = have
+    def __init__(self, here: Mapping[str, int], tell: Callable[[int], None]) -> None:
+        self._files = dict(here)
+        self._total = sum(self._files.values())
         self._tell = tell
-        self._files: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __call__(self, path: str, here: int) -> None:
@@ -86,9 +102,30 @@ def prepare(client: Client, store: Store, wanted: Wanted) -> Pull:
         fix = "choose another with --name, or remove it first"
         raise KtError(f"a model called {name!r} is already there", str(place), fix)
     folder = _folder(place, wanted, name)
-    have = _have(known, listing, folder)
-    need_space(folder, listing.bytes - have)
-    return Pull(client, listing, name, place, folder, wanted.workers, resumed, have)
+    snapshot = _snapshot(listing, place, folder)
+    here = {f.path: f.size for f in listing.files if _is_here(f, known, folder, snapshot)}
+    need_space(snapshot or folder, listing.bytes - sum(here.values()))
+    branch = known.branch if known and resumed else wanted.revision or "main"
+    return Pull(
+        client, listing, name, place, folder, snapshot, branch, wanted.workers, resumed, here
+    )
+
+
+def _snapshot(listing: Listing, place: Path, folder: Path) -> Path | None:
+    """None where the files go to a folder of their own: from ModelScope, or with --to."""
+    if listing.hub != "huggingface" or folder != place:
+        return None
+    return hubcache.snapshot_folder(listing.repo, listing.revision)
+
+
+def _is_here(
+    file: RemoteFile, known: manifest.Manifest | None, folder: Path, snapshot: Path | None
+) -> bool:
+    """Verified here, or in the cache with the right size and to be verified."""
+    if known and not known.lacks(folder, file):
+        return True
+    cached = snapshot / file.path if snapshot else None
+    return bool(cached and cached.is_file() and cached.stat().st_size == file.size)
 
 
 def _folder(place: Path, wanted: Wanted, name: str) -> Path:
@@ -112,10 +149,3 @@ def _same(known: manifest.Manifest, wanted: Wanted) -> bool:
     """A pull goes on at the commit where it began, unless something else is asked for."""
     pinned = not wanted.revision or wanted.revision == known.listing.revision
     return known.listing.repo == wanted.repo and pinned and not (wanted.include or wanted.exclude)
-
-
-def _have(known: manifest.Manifest | None, listing: Listing, folder: Path) -> int:
-    if known is None:
-        return 0
-    lacking = {f.path for f in manifest.Manifest(listing, known.verified).missing(folder)}
-    return sum(f.size for f in listing.files if f.path not in lacking)

@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from kt_cli import unfinished
+from kt_cli import hubcache, unfinished
 from kt_cli.errors import KtError, NotFoundError, UsageError
 from kt_cli.hub import manifest
 from kt_cli.hub.listing import Listing
 from kt_cli.modelfiles import model_at, models_at
 from kt_cli.weights import sums
+from kt_cli.weights.index import missing_shards
 
 State = Literal["ready", "incomplete", "unavailable", "damaged"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,95}")
 SCAN_DEPTH = 6
+_BOOKKEEPING = (".cache", manifest.PARTS)
+"""Folders of huggingface_hub and of kt beside a model's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Entry:
     repo: str = ""
     revision: str = ""
     why: str = ""
+    snapshot: str = ""
+    """Where in the user's Hugging Face cache its files are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,31 @@ class Store:
             size = tree_bytes(place)
         except (KtError, OSError) as error:
             return Entry(name, str(target), "damaged", linked=linked, why=str(error))
-        repo, revision = (known.listing.repo, known.listing.revision) if known else ("", "")
-        return Entry(name, str(target), state, size, linked, repo, revision, why)
+        if known is None:
+            return Entry(name, str(target), state, size, linked, why=why)
+        repo, revision = known.listing.repo, known.listing.revision
+        return Entry(name, str(target), state, size, linked, repo, revision, why, known.snapshot)
+
+
+def cached_entries(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Models of the user's Hugging Face cache that no entry uses: one of each repository."""
+    used = {Path(entry.snapshot) for entry in entries}
+    newest: dict[str, hubcache.Snapshot] = {}
+    for found in hubcache.snapshots():
+        newest.setdefault(found.repo, found)
+    fresh = [s for s in newest.values() if s.folder not in used and models_at(s.folder)]
+    return tuple(_cached(snapshot) for snapshot in fresh)
+
+
+def _cached(found: hubcache.Snapshot) -> Entry:
+    place = str(found.folder)
+    try:
+        state, why = _unlisted_state(found.folder)
+    except KtError as error:
+        state, why = "damaged", str(error)
+    return Entry(
+        found.repo, place, state, found.bytes, False, found.repo, found.revision, why, place
+    )
 
 
 def _copy(source: Path, fresh: Path) -> None:
@@ -162,8 +190,9 @@ def _unlisted_state(place: Path) -> tuple[State, str]:
     """Of what was not pulled, so that nothing but its files says what should be there."""
     found = models_at(place)
     if len(found) == 1:
-        missing = found[0].missing
-        gone = f"{len(missing)} of {len(found[0].files)} files are not there"
+        listed, count = missing_shards(place)
+        missing, count = (listed, count) if count else (found[0].missing, len(found[0].files))
+        gone = f"{len(missing)} of {count} files are not there"
         return ("incomplete", gone) if missing else ("ready", "")
     if found:
         return "ready", f"{len(found)} models; name one by its file, such as {found[0].path.name}"
@@ -201,8 +230,12 @@ def tree_bytes(path: Path) -> int:
     """Bytes of all files below, hidden bookkeeping left out; 0 for what is not there."""
     if path.is_file():
         return path.stat().st_size
-    files = (Path(base) / name for base, _, names in os.walk(path) for name in names)
-    return sum(f.stat().st_size for f in files if f.exists() and not f.name.startswith(".kt-"))
+    size = 0
+    for base, folders, names in os.walk(path):
+        folders[:] = [f for f in folders if f not in _BOOKKEEPING]
+        files = (Path(base) / name for name in names if not name.startswith(".kt-"))
+        size += sum(f.stat().st_size for f in files if f.exists())
+    return size
 
 
 def need_space(folder: Path, count: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kt_cli import environment
 from kt_cli.core.machine import Gpu, Machine, Measured, NumaNode
 from kt_cli.probe import cpu, disk, gpu, memory, numa, stack, system
 from kt_cli.probe.host import Host
@@ -55,7 +56,7 @@ def _near(card: Gpu, nodes: tuple[NumaNode, ...]) -> Gpu:
 
 
 def _places(host: Host, home: Path | None) -> list[Path]:
-    return [*([home] if home else []), disk.hub_cache(host)]
+    return [*([home] if home else []), environment.hub_cache(host.env)]
 
 
 def _measured(cache: Path | None) -> Measured:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from kt_cli import environment
 from kt_cli.core.machine import Disk
 from kt_cli.probe.host import Host
 
@@ -15,17 +14,6 @@ VIRTUAL = ("vd", "xvd")
 def read(host: Host, places: Iterable[Path]) -> tuple[Disk, ...]:
     """One entry per place, places on the same file system kept apart; unreadable ones left out."""
     return tuple(disk for place in places if (disk := _disk(host, place)) is not None)
-
-
-def hub_cache(host: Host) -> Path:
-    """Where huggingface_hub keeps its files: HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache."""
-    env = host.env
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if environment.text(name, env):
-            return environment.path(name, "", env)
-    if environment.text("HF_HOME", env):
-        return environment.path("HF_HOME", "", env) / "hub"
-    return environment.path("XDG_CACHE_HOME", "~/.cache", env) / "huggingface" / "hub"
 
 
 def rotational(host: Host, place: Path) -> bool | None:

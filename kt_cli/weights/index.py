@@ -38,6 +38,26 @@ def read_shards(folder: Path) -> Shards:
     return {shards[0].name: read_header(shards[0])}
 
 
+def missing_shards(folder: Path) -> tuple[list[str], int]:
+    """Files that the index names and that are not there, and how many it names; none without it.
+
+    Raises TransferError for an index that is damaged.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        return [], 0
+    files = _files(index_of(read_bytes(index, limit=MAX_INDEX), str(index)))
+    return _missing(folder, files), len(files)
+
+
+def _files(weight_map: Mapping[str, str]) -> list[str]:
+    return sorted(set(weight_map.values()))
+
+
+def _missing(folder: Path, files: Sequence[str]) -> list[str]:
+    return [file for file in files if not (folder / file).is_file()]
+
+
 def index_of(content: bytes, where: str) -> dict[str, str]:
     """Tensor name → file name; a name that leads out of the folder is refused."""
     source = Source(where)
@@ -60,8 +80,8 @@ def require_agreement(weight_map: Mapping[str, str], shards: Shards, where: str)
 
 
 def _indexed(folder: Path, weight_map: Mapping[str, str]) -> Shards:
-    files = sorted(set(weight_map.values()))
-    missing = [file for file in files if not (folder / file).is_file()]
+    files = _files(weight_map)
+    missing = _missing(folder, files)
     if missing:
         raise _incomplete(folder, missing, len(files))
     strange = [path.name for path in sorted(folder.glob(NUMBERED)) if path.name not in files]

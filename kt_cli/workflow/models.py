@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from kt_cli.core.model import Model
-from kt_cli.errors import NotFoundError, TransferError
+from kt_cli.errors import KtError, NotFoundError, TransferError
 from kt_cli.workflow.context import Context
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def find_model(name: str, ctx: Context) -> Model:
-    """OWNER/NAME that is neither here nor known is described by a few range requests.
+    """OWNER/NAME that was pulled or is in the user's Hugging Face cache is read there; any other
+    is described by a few range requests.
 
     Raises NotFoundError, AuthError or TransferError.
     """
@@ -25,7 +26,7 @@ def find_model(name: str, ctx: Context) -> Model:
     except NotFoundError:
         if not _REPOSITORY.fullmatch(name) or Path(name).exists():
             raise
-    return _pulled(name, ctx.home) or _remote(name, ctx)
+    return _pulled(name, ctx.home) or catalog.cached(name) or _remote(name, ctx)
 
 
 def _pulled(repo: str, home: Path) -> Model | None:
@@ -50,3 +51,19 @@ def _remote(repo: str, ctx: Context) -> Model:
         raise TransferError(f"{repo} is not on this machine", why, "unset it, or give a folder")
     ctx.out.note(f"reading the headers of {repo} at {hub.endpoint}")
     return remote(repo, endpoint=hub.endpoint, token=hub.token)
+
+
+def is_known(folder: Path) -> bool:
+    """Whether the model of a folder is of a kind that kt reads; only its configuration is looked
+    at."""
+    from kt_cli import catalog
+    from kt_cli.documents import read_json
+    from kt_cli.modelfiles import CONFIG, models_at
+
+    if any(model.form == "gguf" for model in models_at(folder)):
+        return True
+    try:
+        catalog.from_config(read_json(folder / CONFIG).values, folder.name)
+    except KtError:
+        return False
+    return True

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kt_cli import probe
+from kt_cli import environment, probe
 from kt_cli.core.machine import Measured
-from kt_cli.probe import bandwidth, cpu, cpulist, disk, pci, toml, visible
+from kt_cli.probe import bandwidth, cpu, cpulist, pci, toml, visible
 from kt_cli.probe.host import Host, Ran, run_tool
 from tests.probe import trees
 
@@ -175,7 +175,7 @@ def test_a_missing_tool() -> None:
     ],
 )
 def test_the_hubs_cache_is_where_the_hub_keeps_it(env: dict[str, str], place: str) -> None:
-    assert str(disk.hub_cache(Host(env=env))) == place
+    assert str(environment.hub_cache(env)) == place
 
 
 def test_measurements_are_kept(tmp_path: Path) -> None:
