@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kt_cli.catalog import demo
-
 
 @pytest.fixture(scope="session")
 def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from kt_cli.catalog import demo
+
     given = os.environ.get("KT_HOME")
     home = Path(given) if given else tmp_path_factory.mktemp("home")
     demo.ensure(home)

@@ -1,9 +1,6 @@
 import os
 
 import pytest
-from demo_home import demo_home, home_with_weights
-
-__all__ = ["demo_home", "home_with_weights"]
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from demo_home import demo_home
 
 from kt_cli import runtime
 from kt_cli.runtime import procs
 
-__all__ = ["demo_home"]
 ROOT = str(Path(runtime.__file__).parents[2])
 
 

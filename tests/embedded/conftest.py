@@ -9,12 +9,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from demo_home import demo_home
-from probe.conftest import forest
-
 from embedded.models import save_model
-
-__all__ = ["demo_home", "forest"]
 
 
 @pytest.fixture(scope="session")
