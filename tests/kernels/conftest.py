@@ -17,7 +17,13 @@ def _stands_in(variant: str) -> bool:
     return original != variant and original in RUN and "KT_TEST_SHIMS" not in os.environ
 
 
-VARIANTS = [variant for variant in RUN if not _stands_in(variant)]
+def _variants() -> list[str]:
+    if "KT_TEST_BEST_VARIANT" in os.environ and RUN:
+        return [kt_moe.cpu_info()["variant"]]
+    return [variant for variant in RUN if not _stands_in(variant)]
+
+
+VARIANTS = _variants()
 
 
 @pytest.fixture(params=VARIANTS)
