@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kt_cli.core.machine import Core, Cpu, Gpu, Machine, Measured, Memory, NumaNode
+from kt_cli.core.plan import Item, Kind
 from kt_cli.core.serial import ShapeError, from_plain, to_plain
 from kt_cli.documents import Source, parse_toml
 from kt_cli.probe.toml import write
@@ -75,3 +76,11 @@ def test_a_wrong_choice_lists_the_right_ones() -> None:
     gpu = {"index": 0, "name": "x", "vendor": "matrox", "memory": 1, "free": 1}
     with pytest.raises(ShapeError, match="nvidia"):
         from_plain(Gpu, gpu)
+
+
+def test_members_of_an_enumeration_are_known_by_their_value() -> None:
+    item = Item("any words", 3, "", Kind.CACHE)
+    assert to_plain(item)["kind"] == "cache"
+    assert from_plain(Item, json.loads(json.dumps(to_plain(item)))) == item
+    with pytest.raises(ShapeError, match="kind"):
+        from_plain(Item, {**to_plain(item), "kind": "cash"})

@@ -11,7 +11,7 @@ from kt_cli.core.ledger import computed_items, expert_item, gpu_pool, parameters
 from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.model import Model, TensorClass
 from kt_cli.core.packing import packed_before
-from kt_cli.core.plan import Item, Pool
+from kt_cli.core.plan import Item, Kind, Pool
 from kt_cli.core.units import DTYPE_BYTES, gb
 from kt_cli.core.wishes import Wishes
 
@@ -64,7 +64,7 @@ def pools_of(case: Case, choice: Choice) -> tuple[Pool, ...]:
         return (ram_pool(case.machine, [*host, _loading(case, choice, host)], facts.margin_bytes),)
     context = Item("CUDA context", facts.gpu_context_bytes, "driver, kernels, cuBLAS workspace")
     why = "its driver, and the code of kernels before it goes to the GPU"
-    host = [*host, Item("CUDA on the host", facts.gpu_host_bytes, why)]
+    host = [*host, Item("CUDA on the host", facts.gpu_host_bytes, why, Kind.HOST_CUDA)]
     return (
         gpu_pool(gpu, [context, *body], facts.margin_bytes),
         ram_pool(case.machine, [*host, _loading(case, choice, host)], facts.margin_bytes),
@@ -82,7 +82,7 @@ def _programs(case: Case) -> list[Item]:
     words, threads = f"{model.vocab} words × {facts.token_bytes} B", case.threads()
     return [
         Item("Python, torch", base, f"memory of its own before any weight; {build}"),
-        Item("libraries", files, "program files as far as they are read"),
+        Item("libraries", files, "program files as far as they are read", Kind.LIBRARIES),
         Item("tokenizer", model.vocab * facts.token_bytes, words),
         Item("threads", threads * facts.thread_bytes, f"{threads}, what attention keeps for each"),
     ]
@@ -104,25 +104,25 @@ def _experts(case: Case, choice: Choice) -> list[Item]:
     rows = pairs + BLOCK // 2 * experts.count
     size = rows * 2 * (2 * experts.hidden + experts.intermediate)
     formula = f"{pairs} tokens × experts in blocks of {BLOCK}: {rows} rows in, between and out"
-    return [held, Item("expert buffers", size, formula)]
+    return [held, Item("expert buffers", size, formula, Kind.BUFFERS)]
 
 
 def _loading(case: Case, choice: Choice, host: Sequence[Item]) -> Item:
     """torch puts a layer's experts together before it keeps them; the cache is empty until then."""
     if choice.backend != "torch":
-        return Item("loading", 0, "experts are packed straight from their files")
+        return Item("loading", 0, "experts are packed straight from their files", Kind.LOADING)
     experts = case.model.experts
     layers = len(experts.layers) if experts else 0
     source = case.model.bytes.get("routed_experts", 0) // max(1, layers)
-    later = sum(i.bytes for i in host if i.name in ("KV cache", "workspace", "expert buffers"))
+    later = sum(i.bytes for i in host if i.kind in (Kind.CACHE, Kind.WORKSPACE, Kind.BUFFERS))
     formula = f"experts of a layer {gb(source)} less what is not there yet {gb(later)}"
-    return Item("loading", max(0, source - later), formula)
+    return Item("loading", max(0, source - later), formula, Kind.LOADING)
 
 
 def _cache(case: Case, choice: Choice) -> list[Item]:
     cost = kv_of(case, choice)
     size = cost.total(choice.kv_tokens, choice.requests)
-    kv = Item("KV cache", size, f"{choice.kv_tokens} tokens × {cost.formula}")
+    kv = Item("KV cache", size, f"{choice.kv_tokens} tokens × {cost.formula}", Kind.CACHE)
     return [kv, _workspace(case, choice)]
 
 
@@ -154,7 +154,7 @@ def _workspace(case: Case, choice: Choice) -> Item:
     seen = context_work(case, choice)
     size = int(chunk * row * width) + choice.context * seen + choice.requests * model.vocab * 8
     formula = f"{chunk} tokens × {row} values × {width:g} B + {choice.context} tokens × {seen} B"
-    return Item("workspace", size, formula + " + logits")
+    return Item("workspace", size, formula + " + logits", Kind.WORKSPACE)
 
 
 def context_work(case: Case, choice: Choice) -> int:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kt_cli.core.engine_report import EngineReport
-from kt_cli.core.plan import Item, Plan, Range
+from kt_cli.core.plan import Item, Kind, Plan, Range
 from kt_cli.core.units import MIB, round_up
 
-PASSING = ("loading", "libraries", "workspace")
+PASSING = (Kind.LOADING, Kind.LIBRARIES, Kind.WORKSPACE)
 """Lines of the host's ledger that are no memory of a server at rest: gone once it is loaded, files
 that the kernel may drop, buffers that are given back."""
-LATE = ("CPU scratch", "pinned", "workspace", "prefill slot")
+LATE = (Kind.SCRATCH, Kind.PINNED, Kind.WORKSPACE, Kind.SLOT)
 """Lines of SGLang's ledger that long prompts fill, and that stay."""
-FIRST = ("CUDA on the host", "expert buffers", "workspace")
+FIRST = (Kind.HOST_CUDA, Kind.BUFFERS, Kind.WORKSPACE)
 """Lines of the embedded engine's ledger beside a GPU that the first request fills."""
 
 
@@ -93,28 +93,28 @@ class Cache:
         return min(size, self.segments * round_up(int(part), page))
 
 
-def expected_now(plan: Plan, cache: Cache | None = None, without: Sequence[str] = ()) -> int:
+def expected_now(plan: Plan, cache: Cache | None = None, without: Sequence[Kind] = ()) -> int:
     """Host memory of a loaded model: cache pages count once they are touched."""
     pools = [p for p in plan.pools if p.name == "RAM" or p.name.startswith("node")]
     left_out = (*PASSING, *without)
-    items = (item for pool in pools for item in pool.items if item.name not in left_out)
+    items = (item for pool in pools for item in pool.items if item.kind not in left_out)
     return sum(_now(item, plan, cache) for item in items)
 
 
 def expected_vram(
-    plan: Plan, cache: Cache | None = None, without: Sequence[str] = ()
+    plan: Plan, cache: Cache | None = None, without: Sequence[Kind] = ()
 ) -> int | None:
     """GPU memory of a loaded model, where a cache of one piece is taken whole; None without GPU."""
     pools = [p for p in plan.pools if p.name.startswith("GPU")]
     grown = None if cache is None or cache.pooled else cache
-    items = (item for pool in pools for item in pool.items if item.name not in without)
+    items = (item for pool in pools for item in pool.items if item.kind not in without)
     total = sum(_now(item, plan, grown) for item in items)
     return total if pools else None
 
 
 def _now(item: Item, plan: Plan, cache: Cache | None) -> int:
     tokens = plan.value("kv_tokens") or 0
-    if item.name == "KV cache" and cache and tokens:
+    if item.kind is Kind.CACHE and cache and tokens:
         return cache.touched(item.bytes, tokens)
     return item.bytes
 

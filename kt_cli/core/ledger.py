@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.model import Model, TensorClass
-from kt_cli.core.plan import Item, Pool
+from kt_cli.core.plan import Item, Kind, Pool
 from kt_cli.core.units import gb, params
 
 GROUPS: Mapping[str, tuple[TensorClass, ...]] = {
@@ -20,6 +20,12 @@ GROUPS: Mapping[str, tuple[TensorClass, ...]] = {
     "draft": ("draft",),
 }
 """Everything but the routed experts, as the ledger's lines name it."""
+
+
+def kind_of(group: str) -> Kind:
+    """Of a group's line."""
+    kinds = {"embedding": Kind.EMBEDDING, "vision": Kind.VISION, "draft": Kind.DRAFT}
+    return kinds.get(group, Kind.WEIGHTS)
 
 
 def parameters_of(model: Model, classes: Sequence[TensorClass]) -> int:
@@ -35,7 +41,8 @@ def computed_items(model: Model, width: float, dtype: str) -> list[Item]:
     for name, classes in GROUPS.items():
         count = parameters_of(model, classes)
         if count and name not in ("vision", "draft"):
-            items.append(Item(name, int(count * width), f"{params(count)} × {width:g} B ({dtype})"))
+            formula = f"{params(count)} × {width:g} B ({dtype})"
+            items.append(Item(name, int(count * width), formula, kind_of(name)))
     return items
 
 
@@ -43,7 +50,8 @@ def expert_item(model: Model, width: float, form: str) -> Item | None:
     count = parameters_of(model, ("routed_experts",))
     if not count:
         return None
-    return Item("experts", int(count * width), f"{params(count)} × {width:g} B ({form})")
+    formula = f"{params(count)} × {width:g} B ({form})"
+    return Item("experts", int(count * width), formula, Kind.EXPERTS)
 
 
 def ram_pool(machine: Machine, items: Sequence[Item], margin: int) -> Pool:

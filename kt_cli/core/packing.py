@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kt_cli.core.plan import Decision, Item, Pool
+from kt_cli.core.plan import Decision, Item, Kind, Pool
 from kt_cli.core.units import GB, gb
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def packing_s(case: Case, choice: Choice, threads: int) -> float:
 
 def disk_item(decision: str | None, pools: tuple[Pool, ...]) -> Item | None:
     """What the first start writes to disk."""
-    size = sum(i.bytes for p in pools for i in p.items if i.name == "experts")
+    size = sum(i.bytes for p in pools for i in p.items if i.kind is Kind.EXPERTS)
     if decision != WRITE:
         return None
     return Item("packed experts", size, "written at the first start, mapped at later ones")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Literal
 
 PLAN_VERSION = 1
@@ -24,6 +25,38 @@ class Decision:
     source: Source = "derived"
 
 
+class Kind(str, Enum):
+    """What a line of the ledger is, where code must tell; its name is for people alone."""
+
+    EXPERTS = "experts"
+    WEIGHTS = "weights"
+    EMBEDDING = "embedding"
+    VISION = "vision"
+    DRAFT = "draft"
+    ABSORBED = "absorbed"
+    """Copies of MLA's up-projection."""
+    ADAPTER = "adapter"
+    CACHE = "cache"
+    STATES = "states"
+    STAGING = "staging"
+    SLOT = "slot"
+    """A layer of experts in layer-wise prefill."""
+    WORKSPACE = "workspace"
+    BUFFERS = "buffers"
+    """Of our expert kernels."""
+    SCRATCH = "scratch"
+    """Of kt-kernel's."""
+    PINNED = "pinned"
+    LOADING = "loading"
+    LIBRARIES = "libraries"
+    HOST_CUDA = "host_cuda"
+    OTHER = "other"
+
+
+BODY = (Kind.WEIGHTS, Kind.EMBEDDING, Kind.VISION, Kind.DRAFT)
+"""Weights that are no routed experts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """A line of the ledger: `bytes` needed for `name`, computed by `formula`."""
@@ -31,6 +64,7 @@ class Item:
     name: str
     bytes: int
     formula: str
+    kind: Kind = Kind.OTHER
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,9 @@ from kt_cli.core.embedded_ledger import (
 )
 from kt_cli.core.embedded_problems import SHORTEST_CONTEXT, impossible, memory_problems
 from kt_cli.core.facts import EmbeddedFacts
-from kt_cli.core.ledger import GROUPS
 from kt_cli.core.machine import Machine
 from kt_cli.core.packing import decide, packed_before, packing_s
-from kt_cli.core.plan import Decision, Item, Plan, Pool, Speed
+from kt_cli.core.plan import BODY, Decision, Item, Kind, Plan, Pool, Speed
 from kt_cli.core.speed import Work, active_parameters, cpu_speed, prefill_share
 from kt_cli.core.units import round_down
 
@@ -178,7 +177,7 @@ def _shorter(context: int, room: int) -> int:
 
 
 def _packs(case: Case, choice: Choice, pools: tuple[Pool, ...]) -> Decision:
-    size = sum(i.bytes for pool in pools for i in pool.items if i.name == "experts")
+    size = sum(i.bytes for pool in pools for i in pool.items if i.kind is Kind.EXPERTS)
     return decide(case, choice, size, case.threads())
 
 
@@ -188,7 +187,7 @@ def _room(case: Case, choice: Choice, work: int = 0) -> int:
     The cache takes the place of what only loading needs.
     """
     pool = pools_of(case, choice)[0]
-    left = max(0, pool.left + sum(i.bytes for i in pool.items if i.name == "loading"))
+    left = max(0, pool.left + sum(i.bytes for i in pool.items if i.kind is Kind.LOADING))
     cost = kv_of(case, choice)
     return left // max(1, cost.token + cost.window + work)
 
@@ -220,4 +219,4 @@ def _mapped(case: Case, choice: Choice, work: Work) -> Work:
 
 
 def _is_weight(item: Item) -> bool:
-    return item.name == "experts" or item.name in GROUPS
+    return item.kind is Kind.EXPERTS or item.kind in BODY

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import types
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kt_cli.documents.source import shown
@@ -29,7 +30,7 @@ def to_plain(value: object) -> Any:
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
-    return value
+    return value.value if isinstance(value, Enum) else value
 
 
 def from_plain(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
@@ -84,11 +85,20 @@ def _tuple(args: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
 def _scalar(hint: Any, data: Any, where: str) -> Any:
     if hint is Any or hint is object:
         return data
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _member(hint, data, where)
     if hint is float and type(data) is int:
         return float(data)
     if type(data) is not hint:
         raise ShapeError(f"{where} is {shown(data)}, not of type {hint.__name__}")
     return data
+
+
+def _member(hint: type[Enum], data: Any, where: str) -> Enum:
+    try:
+        return hint(data)
+    except ValueError as error:
+        raise ShapeError(f"{where}: {error}") from error
 
 
 def _key(hint: Any, key: Any, where: str) -> Any:

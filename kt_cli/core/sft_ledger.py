@@ -8,14 +8,14 @@ pass, or only each layer's input is and the rest is computed again (arXiv 1604.0
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kt_cli.core.facts import SftFacts, SftFormat
 from kt_cli.core.ledger import computed_items, gpu_pool, parameters_of, ram_pool
 from kt_cli.core.machine import Gpu, Machine
 from kt_cli.core.methods import nvidia
 from kt_cli.core.model import Experts, Model
-from kt_cli.core.plan import Item, Pool
+from kt_cli.core.plan import Item, Kind, Pool
 from kt_cli.core.units import gb, params
 
 LOGITS = 10
@@ -65,9 +65,10 @@ def _gpu_items(case: SftCase, choice: SftChoice) -> Iterator[Item]:
     vision = parameters_of(model, ("vision",))
     weights = computed_items(model, 2.0, "bf16")
     if vision:
-        weights.append(Item("vision", 2 * vision, f"{params(vision)} × 2 B (bf16)"))
+        formula = f"{params(vision)} × 2 B (bf16)"
+        weights.append(Item("vision", 2 * vision, formula, Kind.VISION))
     for item in weights:
-        yield Item(item.name, -(-item.bytes // count), item.formula + shared)
+        yield replace(item, bytes=-(-item.bytes // count), formula=item.formula + shared)
     yield _adapters(case)
     yield _activations(model, choice)
     logits = choice.tokens * model.vocab * LOGITS
@@ -130,7 +131,7 @@ def _frozen(experts: Experts, choice: SftChoice) -> Item:
     form, count = choice.form, experts.count * len(experts.layers)
     rows = 2 * experts.intermediate + experts.hidden
     each = int(experts.parameters_each * form.weight + rows * form.row_scale)
-    return Item("experts", count * each, f"{count} × {gb(each)} ({form.name})")
+    return Item("experts", count * each, f"{count} × {gb(each)} ({form.name})", Kind.EXPERTS)
 
 
 def _expert_activations(experts: Experts, choice: SftChoice) -> Item:

@@ -11,7 +11,7 @@ from math import ceil
 
 from kt_cli.core.kv import INDEX_SCALE_GROUP
 from kt_cli.core.model import Attention
-from kt_cli.core.plan import Item
+from kt_cli.core.plan import Item, Kind
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice
 from kt_cli.core.units import DTYPE_BYTES
 
@@ -33,7 +33,9 @@ class Pool:
 def kv_items(case: SglangCase, choice: SglangChoice) -> tuple[Item, ...]:
     pool = pool_of(case, choice)
     tokens = choice.kv_tokens
-    kept = Item("KV cache", ceil(tokens * pool.token), f"{tokens} tokens × {pool.formula}")
+    kept = Item(
+        "KV cache", ceil(tokens * pool.token), f"{tokens} tokens × {pool.formula}", Kind.CACHE
+    )
     return (kept, *_states(case, choice))
 
 
@@ -44,7 +46,7 @@ def _states(case: SglangCase, choice: SglangChoice) -> tuple[Item, ...]:
     if not each:
         return ()
     formula = f"({slots} + 1) states × {each} B, {case.facts.state_slots} for each request"
-    return (Item("states", (slots + 1) * each, formula),)
+    return (Item("states", (slots + 1) * each, formula, Kind.STATES),)
 
 
 def state_slots(case: SglangCase, choice: SglangChoice) -> int:

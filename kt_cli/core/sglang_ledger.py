@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kt_cli.core.kv import KvCost, kv_cost
-from kt_cli.core.ledger import GROUPS, capped, freed, gpu_pool, spread
+from kt_cli.core.ledger import GROUPS, capped, freed, gpu_pool, kind_of, spread
 from kt_cli.core.machine import Gpu, NumaNode
 from kt_cli.core.methods import cpu_expert_bytes, expert_bytes
 from kt_cli.core.model import Experts, Model
-from kt_cli.core.plan import Item, Pool
+from kt_cli.core.plan import Item, Kind, Pool
 from kt_cli.core.sglang_choice import (
     SglangCase,
     SglangChoice,
@@ -75,11 +75,11 @@ def weight_items(model: Model, tp: int) -> Iterator[Item]:
             continue
         if name in WHOLE or tp == 1:
             how = gb(size) + (", whole on each GPU" if tp > 1 else "")
-            yield Item(name, size, how)
+            yield Item(name, size, how, kind_of(name))
         elif name == "attention" and model.attention.kind == "mla":
             yield _latent_attention(model, size, tp)
         else:
-            yield Item(name, -(-size // tp), f"{gb(size)} ÷ tp {tp}")
+            yield Item(name, -(-size // tp), f"{gb(size)} ÷ tp {tp}", kind_of(name))
     if model.attention.kind == "mla":
         yield _absorbed(model, tp)
 
@@ -88,13 +88,15 @@ def _drafter(case: SglangCase, tp: int) -> Iterator[Item]:
     """Draft layers with their experts, where speculation is asked for; else they are not loaded."""
     size = case.model.bytes.get("draft", 0)
     if size and case.wishes.get("speculative_algorithm"):
-        yield Item("draft", -(-size // tp), gb(size) + (f" ÷ tp {tp}" if tp > 1 else ""))
+        formula = gb(size) + (f" ÷ tp {tp}" if tp > 1 else "")
+        yield Item("draft", -(-size // tp), formula, Kind.DRAFT)
 
 
 def _latent_attention(model: Model, size: int, tp: int) -> Item:
     """The down-projections of MLA and the indexer stay whole on each rank."""
     whole = int(size * _whole_share(model))
-    return Item("attention", whole + -(-(size - whole) // tp), f"{gb(whole)} + rest ÷ tp {tp}")
+    formula = f"{gb(whole)} + rest ÷ tp {tp}"
+    return Item("attention", whole + -(-(size - whole) // tp), formula, Kind.WEIGHTS)
 
 
 def _whole_share(model: Model) -> float:
@@ -108,7 +110,7 @@ def _absorbed(model: Model, tp: int) -> Item:
     width = a.head_dim - a.rope_dim + a.v_head_dim
     size = a.full_layers * a.kv_lora_rank * (a.heads // tp) * width * 2
     formula = f"{a.full_layers} layers × {a.kv_lora_rank}·{a.heads // tp}·{width}·2 B"
-    return Item("absorbed MLA", size, formula)
+    return Item("absorbed MLA", size, formula, Kind.ABSORBED)
 
 
 def gpu_expert_bytes(model: Model, tp: int) -> int:
@@ -128,10 +130,11 @@ def _experts(case: SglangCase, choice: SglangChoice, rank: int) -> Iterator[Item
     if choice.experts:
         layers = len(experts.layers)
         formula = f"{choice.experts} × {layers} layers × {gb(each)}"
-        yield Item("GPU experts", choice.experts * layers * each, formula)
+        yield Item("GPU experts", choice.experts * layers * each, formula, Kind.EXPERTS)
     if choice.method and rank == 0:
         size = choice.chunk * model.hidden * 2
-        yield Item("staging", size, f"{choice.chunk} tokens × {model.hidden} × 2 B")
+        formula = f"{choice.chunk} tokens × {model.hidden} × 2 B"
+        yield Item("staging", size, formula, Kind.STAGING)
     method = case.method(choice.method)
     if choice.slot and method:
         size = method.slots * experts.count * each
@@ -139,13 +142,14 @@ def _experts(case: SglangCase, choice: SglangChoice, rank: int) -> Iterator[Item
         if choice.tp == 1:
             size += case.facts.nccl
             formula += f" + NCCL {gb(case.facts.nccl)}"
-        yield Item("prefill slot", size, formula)
+        yield Item("prefill slot", size, formula, Kind.SLOT)
 
 
 def _adapter(case: SglangCase, tp: int) -> Iterator[Item]:
     if case.adapter and case.adapter.others:
         size, split = case.adapter.others, f" ÷ tp {tp}" if tp > 1 else ""
-        yield Item("LoRA", -(-size // tp), f"{gb(size)}, rank {case.adapter.rank}{split}")
+        formula = f"{gb(size)}, rank {case.adapter.rank}{split}"
+        yield Item("LoRA", -(-size // tp), formula, Kind.ADAPTER)
 
 
 def kv_of(case: SglangCase, choice: SglangChoice) -> KvCost:
@@ -158,7 +162,8 @@ def _dynamic(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
     row, formula = _row(case.model, choice)
     logits = choice.requests * case.model.vocab * 8
     size = choice.chunk * row * 2 + logits
-    yield Item("workspace", size, f"{choice.chunk} tokens × {formula} × 2 B + logits")
+    formula = f"{choice.chunk} tokens × {formula} × 2 B + logits"
+    yield Item("workspace", size, formula, Kind.WORKSPACE)
     if case.tuned_experts:
         return
     graphs = facts.graphs + choice.requests * facts.graph_request
@@ -215,10 +220,12 @@ def _host_experts(case: SglangCase, choice: SglangChoice, pools: int) -> Iterato
     count = experts.count * len(experts.layers)
     split = f" ÷ {pools} nodes" if pools > 1 else ""
     size = -(-cpu_expert_bytes(method, case.model) // pools)
-    yield Item("experts", size, f"{count} × {gb(each)} ({method.name}){split}")
+    formula = f"{count} × {gb(each)} ({method.name}){split}"
+    yield Item("experts", size, formula, Kind.EXPERTS)
     if case.adapter and case.adapter.experts:
         size, rank = case.adapter.experts, case.adapter.rank
-        yield Item("LoRA", -(-size // pools), f"{gb(size)}, rank {rank}{split}")
+        formula = f"{gb(size)}, rank {rank}{split}"
+        yield Item("LoRA", -(-size // pools), formula, Kind.ADAPTER)
     yield _scratch(experts, _cpu_tokens(case, choice), pools)
 
 
@@ -235,7 +242,8 @@ def _scratch(e: Experts, tokens: int, pools: int) -> Item:
     wide, part = tokens * e.top_k, e.intermediate // pools
     rows = wide + STEP * e.count
     size = 4 * wide * (e.hidden + part) + rows * (2 * e.hidden + 10 * part + 4 * e.hidden + 320)
-    return Item("CPU scratch", size, f"{rows} rows of {e.top_k} experts for {tokens} tokens")
+    formula = f"{rows} rows of {e.top_k} experts for {tokens} tokens"
+    return Item("CPU scratch", size, formula, Kind.SCRATCH)
 
 
 def _host_common(case: SglangCase, choice: SglangChoice) -> Iterator[Item]:
@@ -254,4 +262,4 @@ def _pinned(case: SglangCase, experts: Experts, choice: SglangChoice) -> Item:
     if choice.slot:
         size += 2 * gpu_expert_bytes(case.model, 1) * choice.tp + case.facts.nccl_host
         formula += f" + 2 experts × {choice.tp} GPUs + NCCL {gb(case.facts.nccl_host)}"
-    return Item("pinned", size, formula)
+    return Item("pinned", size, formula, Kind.PINNED)

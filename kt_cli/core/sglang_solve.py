@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import floor
 from typing import Any
 
-from kt_cli.core.plan import Pool
+from kt_cli.core.plan import Kind, Pool
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice
 from kt_cli.core.sglang_draft import host_short, may_hold_experts
 from kt_cli.core.sglang_kv import page
@@ -21,18 +21,8 @@ SIDE = 8192
 STEP = 256
 """Tokens that sizes of the cache are multiples of."""
 STATIC = (
-    "attention",
-    "dense MLP",
-    "shared experts",
-    "embedding",
-    "router, norms",
-    "vision",
-    "absorbed MLA",
-    "LoRA",
-    "GPU experts",
-    "staging",
-    "KV cache",
-    "states",
+    *(Kind.WEIGHTS, Kind.EMBEDDING, Kind.VISION, Kind.ABSORBED, Kind.ADAPTER),
+    *(Kind.EXPERTS, Kind.STAGING, Kind.CACHE, Kind.STATES),
 )
 """Lines that `mem-fraction-static` must cover."""
 
@@ -117,7 +107,7 @@ def _covered(case: SglangCase, pool: Pool) -> bool:
     if fraction is None:
         return True
     start = pool.free - case.facts.cuda_context
-    static = sum(i.bytes for i in pool.items if i.name in STATIC)
+    static = sum(i.bytes for i in pool.items if i.kind in STATIC)
     rest = pool.used - static - case.facts.cuda_context
     return bool(static <= fraction * start and rest <= (1 - fraction) * start)
 
@@ -134,7 +124,7 @@ def fraction(case: SglangCase, choice: SglangChoice) -> float:
     shares = []
     for pool in gpu_pools(case, choice):
         start = max(1, pool.free - case.facts.cuda_context)
-        dynamic = sum(i.bytes for i in pool.items if i.name not in STATIC) + pool.margin
+        dynamic = sum(i.bytes for i in pool.items if i.kind not in STATIC) + pool.margin
         shares.append(1 - (dynamic - case.facts.cuda_context) / start)
     return min(0.98, max(0.05, floor(min(shares) * 1000) / 1000))
 

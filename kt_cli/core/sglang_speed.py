@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import log2
 
 from kt_cli.core.methods import expert_bytes
-from kt_cli.core.plan import Range, Speed
+from kt_cli.core.plan import Kind, Range, Speed
 from kt_cli.core.sglang_choice import SglangCase, SglangChoice
 from kt_cli.core.sglang_ledger import gpu_expert_bytes, kv_of, weight_items
 from kt_cli.core.speed import active_parameters, bandwidth, peak, prefill_share
@@ -62,7 +62,9 @@ def _slowest(figures: Iterable[float | None]) -> float | None:
 def _costs(case: SglangCase, choice: SglangChoice) -> Costs:
     model, experts = case.model, case.model.experts
     dense = sum(
-        i.bytes for i in weight_items(model, choice.tp) if i.name not in ("vision", "embedding")
+        i.bytes
+        for i in weight_items(model, choice.tp)
+        if i.kind not in (Kind.VISION, Kind.EMBEDDING)
     )
     head = model.bytes.get("lm_head") or model.bytes.get("embedding", 0)
     kv = kv_of(case, choice).token * case.facts.typical

@@ -13,7 +13,7 @@ from kt_cli.core.history import FIRST
 from kt_cli.core.launch import Diagnosis, LaunchSpec
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.packing import MAP, WRITE
-from kt_cli.core.plan import Plan, Range
+from kt_cli.core.plan import Kind, Plan, Range
 from kt_cli.engines.serving import Serving, Start
 from kt_cli.errors import EnvironmentBroken
 from kt_cli.options import RunOptions
@@ -170,7 +170,7 @@ class Embedded(EmbeddedPlanning, Serving):
     def context(self, facts: Facts) -> int:
         return facts.embedded.gpu_context_bytes
 
-    def late(self, *, on_gpu: bool, used: bool) -> tuple[str, ...]:
+    def late(self, *, on_gpu: bool, used: bool) -> tuple[Kind, ...]:
         return FIRST if on_gpu and not used else ()
 
     def pools(self, facts: Facts, architecture: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from kt_cli.core.engine import Engine, Facts
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.machine import Machine
-from kt_cli.core.plan import Plan, Range
+from kt_cli.core.plan import Kind, Plan, Range
 from kt_cli.errors import UsageError
 from kt_cli.options import CommonOptions, RunOptions
 from kt_cli.opts import given, specs
@@ -96,7 +96,7 @@ class Serving(Engine):
         """The same of each GPU."""
         return None
 
-    def late(self, *, on_gpu: bool, used: bool) -> tuple[str, ...]:
+    def late(self, *, on_gpu: bool, used: bool) -> tuple[Kind, ...]:
         """Lines of the ledger that are not filled yet; `used`: it has had requests."""
         return ()
 

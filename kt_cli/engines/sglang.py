@@ -15,7 +15,7 @@ from kt_cli.core.engine_sglang import SglangPlanning
 from kt_cli.core.history import LATE
 from kt_cli.core.launch import LaunchSpec
 from kt_cli.core.machine import Engine, Machine
-from kt_cli.core.plan import Plan, Range
+from kt_cli.core.plan import Kind, Plan, Range
 from kt_cli.engines.serving import Serving, Start
 from kt_cli.engines.sglang_flags import require_known
 from kt_cli.engines.sglang_log import DIAGNOSES, STAGES
@@ -278,7 +278,7 @@ class Sglang(SglangPlanning, Serving):
     def context(self, facts: Facts) -> int:
         return facts.sglang.cuda_context
 
-    def late(self, *, on_gpu: bool, used: bool) -> tuple[str, ...]:
+    def late(self, *, on_gpu: bool, used: bool) -> tuple[Kind, ...]:
         return LATE
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kt_cli.core.plan import Item, Plan, Pool, Problem, Range
+from kt_cli.core.plan import BODY, Item, Kind, Plan, Pool, Problem, Range
 from kt_cli.core.units import gb, tokens
 from kt_cli.ui.gate import Painted
 
@@ -40,16 +40,6 @@ _MARKS = {
     "in use": Mark("▞", "x", "31"),
     "free": Mark("░", ".", "90"),
 }
-_EXPERTS = ("experts", "GPU experts")
-_WEIGHTS = (
-    "attention",
-    "dense MLP",
-    "shared experts",
-    "embedding",
-    "router, norms",
-    "vision",
-    "draft",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +247,9 @@ def _kinds(pool: Pool) -> dict[str, int]:
 
 
 def _kind(item: Item) -> str:
-    if item.name in _EXPERTS:
-        return "experts"
-    if item.name in _WEIGHTS:
+    if item.kind in BODY:
         return "weights"
-    return "KV cache" if item.name == "KV cache" else "other"
+    return {Kind.EXPERTS: "experts", Kind.CACHE: "KV cache"}.get(item.kind, "other")
 
 
 def _named(kind: str, pool: Pool, sizes: dict[str, int]) -> str:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from kt_cli.core.drift import plan_from_json, plan_to_json
 from kt_cli.core.history import (
     FIRST,
     LATE,
@@ -13,7 +15,7 @@ from kt_cli.core.history import (
     expected_now,
     expected_vram,
 )
-from kt_cli.core.plan import Plan, Range, Speed
+from kt_cli.core.plan import Kind, Plan, Range, Speed
 from kt_cli.core.plan_run import plan_run
 from kt_cli.core.units import MIB
 from kt_cli.engines.facts import read_facts
@@ -91,12 +93,28 @@ def test_what_long_prompts_fill_may_be_filled_or_not() -> None:
 def test_sglangs_buffers_for_long_prompts_come_late() -> None:
     options = RunOptions(model="small", engine="sglang", kt_method="BF16", gpu_experts=1)
     made = plan_run(machine(gpus=1), small_model(), options, FACTS)
-    late = {i.name: i.bytes for p in made.pools for i in p.items if i.name in LATE}
+    late = {i.kind: i.bytes for p in made.pools for i in p.items if i.kind in LATE}
     assert late.keys() == set(LATE)
-    host = late["CPU scratch"] + late["pinned"]
+    host = late[Kind.SCRATCH] + late[Kind.PINNED]
     assert expected_now(made) - expected_now(made, without=LATE) == host
     whole, idle = expected_vram(made), expected_vram(made, without=LATE)
-    assert whole and idle and whole - idle == late["workspace"] + late["prefill slot"]
+    assert whole and idle and whole - idle == late[Kind.WORKSPACE] + late[Kind.SLOT]
+
+
+@pytest.mark.parametrize("engine", ["embedded", "sglang"])
+def test_names_of_lines_are_for_people_alone(engine: str) -> None:
+    made = plan_run(machine(gpus=1), small_model(), RunOptions(engine=engine), FACTS)
+    pools = tuple(
+        replace(p, items=tuple(replace(i, name=f"line {i.bytes}") for i in p.items))
+        for p in made.pools
+    )
+    renamed = replace(made, pools=pools)
+    for cache in (None, Cache(100)):
+        assert expected_now(renamed, cache, FIRST) == expected_now(made, cache, FIRST)
+        assert expected_vram(renamed, cache, LATE) == expected_vram(made, cache, LATE)
+    kinds = {i.kind for p in pools for i in p.items}
+    assert {Kind.CACHE, Kind.EXPERTS, Kind.WORKSPACE} <= kinds
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(made)))) == made
 
 
 def test_speed_outside_the_range_is_said() -> None:
