@@ -95,11 +95,12 @@ class HubFiles:
             if not _locked(handle):
                 return None
             self._by_http(file, url, handle)
-        digest = Digest(file)
-        feed(digest, part)
-        compare(file, digest)
-        self.adopt(file, part)
-        return digest
+            handle.flush()
+            digest = Digest(file)
+            feed(digest, part)
+            compare(file, digest)
+            self.adopt(file, part)
+            return digest
 
     def _by_http(self, file: RemoteFile, url: str, handle: BinaryIO) -> None:
         from huggingface_hub.file_download import http_get
@@ -166,7 +167,7 @@ class CachedFiles(HubFiles):
         return self._snapshot / file.path
 
     def part(self, file: RemoteFile) -> Path:
-        return self._blobs / f"{_blob(file)}.incomplete"
+        return self._blobs / f"{_blob(file)}.kt.incomplete"
 
     def adopt(self, file: RemoteFile, part: Path) -> None:
         part.replace(self._blobs / _blob(file))
@@ -213,7 +214,7 @@ class CachedFiles(HubFiles):
         with lock.open("ab") as handle:
             if _locked(handle):
                 for path in left:
-                    path.unlink(missing_ok=True)
+                    _remove_unlocked(path)
 
 
 class FolderFiles(HubFiles):
@@ -235,6 +236,8 @@ class FolderFiles(HubFiles):
 
     def finish(self) -> None:
         clear_parts(self._job.folder)
+        for left in (self._job.folder / ".cache/huggingface").rglob("*.incomplete"):
+            left.unlink(missing_ok=True)
 
 
 def _blob(file: RemoteFile) -> str:
@@ -250,6 +253,13 @@ def discard(path: Path) -> None:
         path = target
     with suppress(FileNotFoundError):
         path.unlink()
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Nothing happens to a part that another pull is writing."""
+    with suppress(FileNotFoundError), path.open("rb") as handle:
+        if _locked(handle):
+            path.unlink()
 
 
 def _locked(handle: BinaryIO) -> bool:
