@@ -71,10 +71,8 @@ def test_an_engine_deaf_to_sigterm_is_killed_after_its_grace(bench: Bench) -> No
 
 
 def test_stop_now_does_not_wait_for_the_grace(bench: Bench) -> None:
-    until_ready(bench, "--ignore-term", grace_s=60)
-    began = time.monotonic()
+    until_ready(bench, "--ignore-term", grace_s=3600)  # longer than any test may take
     runtime.stop(bench.home, "m", now=True)
-    assert time.monotonic() - began < 4
     assert bench.left() == []
 
 

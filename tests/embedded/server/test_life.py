@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-import time
 
 import httpx
 import pytest
@@ -163,9 +162,7 @@ def test_stopping_answers_a_waiting_client():
     with serving(STUCK) as server:
         timer = threading.Timer(0.2, server.on_loop, args=(server.state.stop,))
         timer.start()
-        started = time.perf_counter()
-        response = server.chat()
-        assert time.perf_counter() - started < 2
+        response = server.chat()  # an engine that is stuck never answers by itself
         assert response.status_code == 503
 
 
