@@ -25,6 +25,8 @@ os.environ["KT_MOE_CACHE"] = "off"  # tests leave nothing in anybody's cache
 _CACHE = tempfile.TemporaryDirectory(prefix="kt-tests-hub-")
 os.environ["HF_HUB_CACHE"] = _CACHE.name
 
+os.environ["SKBUILD_EDITABLE_VERBOSE"] = "0"  # programs tell only what they do themselves
+
 # A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

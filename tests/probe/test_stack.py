@@ -41,7 +41,8 @@ def environment(tmp_path: Path, packages: dict[str, str] = PACKAGES) -> stack.En
         (folder / "__init__.py").write_text(source)
         (folder / "modeling_utils.py").write_text("")
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec {sys.executable} "$@"\n')
+    # -S: an editable installation would put its own packages before these.
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec {sys.executable} -S "$@"\n')
     python.chmod(0o755)
     return stack.Environment("", str(python), (site,))
 
