@@ -56,18 +56,23 @@ def test_bfloat16_follows_float32_on_every_backend(demo_home):
         assert float((exact.argmax(-1) == found.argmax(-1)).float().mean()) >= 0.9
 
 
+def answer_of(path, experts_format):
+    options = LoadOptions(experts_backend="kt_moe", experts_format=experts_format, threads=2)
+    model = load_model(path, read_rules(rules_for(None)), options, lambda *_: None).model
+    with torch.inference_mode():
+        return model(torch.arange(500, 560)[None]).logits[0].float().log_softmax(-1)
+
+
+@pytest.fixture(scope="module")
+def stored(demo_home):
+    """What the demo says with its experts as they are stored."""
+    return answer_of(demo.folder_of(demo_home), "bf16")
+
+
 @pytest.mark.parametrize(("packed", "divergence"), [("int8", 0.02), ("int4", 0.6)])
-def test_packed_experts_stay_near_the_stored_ones(demo_home, packed, divergence):
+def test_packed_experts_stay_near_the_stored_ones(demo_home, stored, packed, divergence):
     """Mean KL divergence from bf16 experts; packing the weights must cost something, not sense."""
-    path = demo.folder_of(demo_home)
-    text = torch.arange(500, 560)[None]
-    answers = []
-    for name in ("bf16", packed):
-        options = LoadOptions(experts_backend="kt_moe", experts_format=name, threads=2)
-        model = load_model(path, read_rules(rules_for(None)), options, lambda *_: None).model
-        with torch.inference_mode():
-            answers.append(model(text).logits[0].float().log_softmax(-1))
-    stored, found = answers
+    found = answer_of(demo.folder_of(demo_home), packed)
     assert 0 < float((stored.exp() * (stored - found)).sum(-1).mean()) < divergence
 
 
