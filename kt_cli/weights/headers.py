@@ -138,10 +138,14 @@ def _fields(name: str, entries: Record, where: str) -> tuple[str, tuple[int, ...
     if type(values) is dict:
         dtype, shape = values.get("dtype"), values.get("shape")
         places = values.get("data_offsets")
-        if type(dtype) is str and _plain(shape, MAX_DIMS, MAX_SIDE) and _plain(places, 2, MAX_FILE):
-            first, last = (*places, -1)[:2]
-            if first <= last:
-                return dtype, tuple(shape), first, last
+        if (
+            type(dtype) is str
+            and _plain(shape, MAX_DIMS, MAX_SIDE)
+            and _plain(places, 2, MAX_FILE)
+            and len(places) == 2
+            and places[0] <= places[1]
+        ):
+            return dtype, tuple(shape), places[0], places[1]
     entry = entries.part(name)
     entry.text("dtype")
     entry.integers("shape", high=MAX_SIDE)

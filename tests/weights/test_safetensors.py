@@ -91,6 +91,8 @@ DAMAGED = {
     "'y' begins at": header({"x": GOOD, "y": {**GOOD, "data_offsets": [4, 12]}}) + bytes(12),
     "`x.data_offsets` is [0, -8]": header({"x": {**GOOD, "data_offsets": [0, -8]}}) + bytes(8),
     "is malformed": header({"x": {**GOOD, "shape": [1] * 17}}) + bytes(8),
+    "of tensor 'x' is malformed": header({"x": {**GOOD, "data_offsets": []}}) + bytes(8),
+    "tensor 'x' is malformed": header({"x": {**GOOD, "data_offsets": [8, 0]}}) + bytes(8),
     "`x` is [1]": header({"x": [1]}) + bytes(8),
     "nested more than": header({"x": eval("[" * 70 + "]" * 70)}) + bytes(8),
     "`x.shape` is 'wide'": header({"x": {**GOOD, "shape": "wide"}}) + bytes(8),
