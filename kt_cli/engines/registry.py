@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 
+from kt_cli.core.machine import Machine
 from kt_cli.discovery import engine_names
 from kt_cli.engines.serving import Serving
 from kt_cli.errors import NotFoundError
@@ -12,6 +13,13 @@ from kt_cli.errors import NotFoundError
 def engines() -> tuple[Serving, ...]:
     """In order of preference."""
     return tuple(map(get, engine_names()))
+
+
+def judged(machine: Machine) -> Machine:
+    """The machine as a plan should see it: an engine that cannot serve has that as its problem."""
+    for engine in engines():
+        machine = engine.judged(machine)
+    return machine
 
 
 def get(name: str) -> Serving:

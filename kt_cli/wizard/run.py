@@ -26,14 +26,15 @@ class Question:
 
     field: str
     decision: str
-    engines: tuple[str, ...] = ("embedded", "sglang")
+    engines: tuple[str, ...] = ()
+    """Empty for all that the option means something for."""
 
 
 QUESTIONS = (
     Question("ctx_size", "context"),
     Question("max_running_requests", "max_running_requests"),
     Question("kt_method", "kt_method", ("sglang",)),
-    Question("gpu_experts", "gpu_experts", ("sglang",)),
+    Question("gpu_experts", "gpu_experts"),
     Question("cpu_threads", "cpu_threads"),
 )
 STAY = "leave it as it is"
@@ -93,8 +94,10 @@ def ways_out(plan: Plan) -> list[Choice]:
 
 
 def _open(question: Question, options: RunOptions, plan: Plan) -> bool:
-    undecided = getattr(options, question.field) is None
-    return undecided and plan.engine in question.engines and _value(question, plan) is not None
+    if getattr(options, question.field) is not None or _value(question, plan) is None:
+        return False
+    served = specs(options)[question.field].serves(plan.engine)
+    return served and (not question.engines or plan.engine in question.engines)
 
 
 def _value(question: Question, plan: Plan) -> Any:

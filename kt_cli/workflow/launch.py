@@ -12,7 +12,7 @@ from kt_cli.core.machine import Machine
 from kt_cli.core.plan import Plan
 from kt_cli.core.what_if import completed
 from kt_cli.engines.facts import read_gpus
-from kt_cli.engines.registry import engines, get
+from kt_cli.engines.registry import engines, get, judged
 from kt_cli.engines.serving import Serving, Start
 from kt_cli.errors import KtError
 from kt_cli.options import RunOptions
@@ -29,10 +29,7 @@ def this_machine(home: Path, *, deep: bool = False) -> Machine:
     """As plans see it; `deep` really loads the engines, which takes seconds the first time."""
     from kt_cli import probe
 
-    machine = probe.machine(home=home, deep=deep)
-    for engine in engines():
-        machine = engine.judged(machine)
-    return completed(machine, read_gpus())
+    return completed(judged(probe.machine(home=home, deep=deep)), read_gpus())
 
 
 def with_engine(machine: Machine, options: RunOptions, ctx: Context) -> Machine:

@@ -11,8 +11,8 @@ from kt_cli.core.hardware import counted, cpu_named, gpu_named, near, parse_disk
 from kt_cli.core.machine import Engine, Machine
 from kt_cli.core.units import Size, gb
 from kt_cli.core.what_if import completed, with_cpu, with_disk, with_gpus, with_ram, with_vram
-from kt_cli.engines import sglang
 from kt_cli.engines.facts import presets_folder, read_cpus, read_gpus
+from kt_cli.engines.registry import judged
 from kt_cli.errors import NotFoundError, UsageError
 from kt_cli.opts import opt, parse_preset_or_path
 from kt_cli.workflow.sizes import parse_memory
@@ -106,7 +106,7 @@ def base_machine(on: str | None, home: Path) -> Machine:
     from kt_cli.probe import toml
 
     if on is None:
-        return sglang.judged(probe.machine(home=home))
+        return judged(probe.machine(home=home))
     path = Path(on).expanduser()
     if path.suffix == ".toml" or "/" in on:
         return toml.load(path)
