@@ -31,6 +31,8 @@ class Headers:
     parameters: Counter[str] = field(default_factory=Counter)
     whole: int = 0
     """Bytes of attention that every GPU keeps whole."""
+    heads: int = 0
+    """Bytes of attention that are keys' and values' projections, one part for each of the heads."""
     line: str = ""
 
     def add(
@@ -85,6 +87,7 @@ def grouped(
     rows = {"q": HEADS * DIM * (2 if gate else 1), "k": KV * DIM, "v": KV * DIM, "o": H}
     for name, size in rows.items():
         held.matrix("attention", f"{place}.{name}_proj", size, HEADS * DIM if name == "o" else H)
+    held.heads += 0 if held.line else 2 * KV * DIM * H * 2
     for name in biases:
         held.add("attention", f"{place}.{name}_proj.bias", rows[name])
     if norms:
@@ -106,7 +109,7 @@ def latent(held: Headers, place: str, query: bool = True, index: bool = False) -
         held.matrix("attention", f"{place}.indexer.wq_b", INDEX_HEADS * INDEX, QUERY, whole=True)
         held.matrix("attention", f"{place}.indexer.wk", INDEX, H, whole=True)
         held.add("attention", f"{place}.indexer.weights_proj.weight", INDEX_HEADS, H)
-        held.whole += 2 * INDEX_HEADS * H
+        held.whole += 0 if held.line else 2 * INDEX_HEADS * H
         held.add(SMALL, f"{place}.indexer.k_norm.weight", INDEX)
         held.add(SMALL, f"{place}.indexer.k_norm.bias", INDEX)
 

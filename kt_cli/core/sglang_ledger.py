@@ -13,7 +13,7 @@ from kt_cli.core.kv import KvCost, kv_cost
 from kt_cli.core.ledger import GROUPS, capped, freed, gpu_pool, kind_of, spread
 from kt_cli.core.machine import Gpu, NumaNode
 from kt_cli.core.methods import cpu_expert_bytes, expert_bytes
-from kt_cli.core.model import Experts, Model
+from kt_cli.core.model import Attention, Experts, Model
 from kt_cli.core.plan import Item, Kind, Pool
 from kt_cli.core.sglang_choice import (
     SglangCase,
@@ -78,6 +78,8 @@ def weight_items(model: Model, tp: int) -> Iterator[Item]:
             yield Item(name, size, how, kind_of(name))
         elif name == "attention" and model.attention.kind == "mla":
             yield _latent_attention(model, size, tp)
+        elif name == "attention":
+            yield _grouped_attention(model, size, tp)
         else:
             yield Item(name, -(-size // tp), f"{gb(size)} ÷ tp {tp}", kind_of(name))
     if model.attention.kind == "mla":
@@ -102,6 +104,23 @@ def _latent_attention(model: Model, size: int, tp: int) -> Item:
 def _whole_share(model: Model) -> float:
     total = model.parameters.get("attention", 0)
     return min(1.0, model.attention.whole_parameters / total) if total else 0.0
+
+
+def _grouped_attention(model: Model, size: int, tp: int) -> Item:
+    """Key and value heads are copied where there are more GPUs than heads."""
+    total, copied = model.parameters.get("attention", 0), _copied_parameters(model.attention, tp)
+    more = size * min(copied * model.hidden, total * (tp - 1)) // total if total else 0
+    copies = f", {gb(more)} more for copies of KV heads" if more else ""
+    return Item("attention", -(-(size + more) // tp), f"{gb(size)} ÷ tp {tp}{copies}", Kind.WEIGHTS)
+
+
+def _copied_parameters(a: Attention, tp: int) -> int:
+    """Of all GPUs beyond the first copy, for each value of a token that is projected."""
+    near = a.kv_heads * (a.head_dim + a.v_head_dim) * (max(1, tp // a.kv_heads) - 1)
+    if not a.global_kv_heads:
+        return (a.full_layers + a.window_layers) * near
+    wide = 2 * a.global_kv_heads * (a.global_head_dim or a.head_dim)
+    return a.window_layers * near + a.full_layers * wide * (max(1, tp // a.global_kv_heads) - 1)
 
 
 def _absorbed(model: Model, tp: int) -> Item:

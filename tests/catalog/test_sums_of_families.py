@@ -18,7 +18,7 @@ from tests.core.builders import AMX
 from tests.core.test_plan_sglang import server
 from tests.family_ggufs import KINDS, gguf
 from tests.family_headers import FAMILIES, made
-from tests.family_layers import Headers
+from tests.family_layers import KV, SMALL, E, Headers
 from tests.gguf_bytes import write
 from tests.tiny_models import write_checkpoint
 
@@ -99,4 +99,32 @@ def test_lines_of_every_family_are_the_sums_of_its_tensors(tmp_path: Path) -> No
                 width = DTYPE_BYTES[str(plan.value("compute_dtype"))]
                 expected = of_embedded(held, width)
                 wrong += differences(f"{where} embedded", items(plan, "RAM"), expected)
+    assert not wrong, "\n".join(wrong)
+
+
+def of_rank(held: Headers, layers: int, tp: int) -> dict[str, int]:
+    """Split evenly, but for norms, routers and down-projections, and key and value heads, of which
+    no GPU has less than one."""
+    split = held.bytes["attention"] - held.whole
+    more = held.heads * (max(1, tp // KV) - 1) if held.heads else 0
+    lines = {line: -(-held.bytes[line] // tp) for line in LINES}
+    lines["attention"] = held.whole + -(-(split + more) // tp)
+    lines[SMALL] = held.bytes[SMALL]
+    each = -(-held.bytes["experts"] // (E * layers * tp))
+    return {**lines, "GPU experts": E * layers * each}
+
+
+def test_what_a_gpu_of_several_holds_is_its_part_of_the_tensors(tmp_path: Path) -> None:
+    wrong: list[str] = []
+    for name in FAMILIES:
+        config, held = made(name, False)
+        model = catalog.read(write_checkpoint(tmp_path / name, config, held.tensors))
+        assert model.experts
+        for tp in (2, 4):
+            plan = planned(model, "sglang", gpus=tp, tp=tp)
+            expected = of_rank(held, len(model.experts.layers), tp)
+            for rank in range(tp):
+                wrong += differences(
+                    f"{name} GPU{rank} of {tp}", items(plan, f"GPU{rank}"), expected
+                )
     assert not wrong, "\n".join(wrong)
