@@ -165,9 +165,11 @@ def test_a_broken_plan_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(NotFoundError):
         load_plan(tmp_path / "none.json")
-    (tmp_path / "bad.json").write_text("[]")
-    with pytest.raises(UsageError, match="is not a plan"):
-        load_plan(tmp_path / "bad.json")
+    for text, said in (("[]", "cannot read"), ("{}", "is not a plan")):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(UsageError, match=said) as caught:
+            load_plan(tmp_path / "bad.json")
+        assert "bad.json" in caught.value.what and "kt plan" in caught.value.fix
 
 
 def test_fit_ranks_what_runs_first_and_filters(tmp_path: Path) -> None:
