@@ -223,11 +223,26 @@ def _compressed(config: Config, kinds: Sequence[str]) -> Attention:
         window=config.number("sliding_window", default=128),
         rope_dim=config.number("qk_rope_head_dim", default=64),
         index_head_dim=config.number("index_head_dim", default=0),
+        whole_parameters=_whole_compressed(config, count, len(kinds)),
         compressed_layers=tuple(
             (layers, rates.integer(kind, low=1, default=COMPRESSED[kind]))
             for kind, layers in count.items()
         ),
     )
+
+
+def _whole_compressed(config: Config, count: Counter[str], layers: int) -> int:
+    """The query's down-projection, compressors and the indexer; the one KV head is not among them.
+
+    SGLang's `models/deepseek_v4.py` and `attention/dsv4` have them as replicated linear layers.
+    """
+    hidden, query = config.number("hidden_size"), config.number("q_lora_rank", default=0)
+    dim, index = head_dim(config), config.number("index_head_dim", default=0)
+    heads = config.number("index_n_heads", default=0)
+    sparse, heavy = count["compressed_sparse_attention"], count["heavily_compressed_attention"]
+    compressors = 4 * sparse * (dim + index) + 2 * heavy * dim
+    indexer = heads * (index * query + hidden)
+    return hidden * (layers * query + compressors) + sparse * indexer
 
 
 def _shared(config: Config) -> Attention:

@@ -52,7 +52,7 @@ class Attention:
     global_head_dim: int = 0
     """Where the layers that keep every token have another shape than those with a window."""
     whole_parameters: int = 0
-    """MLA: weights of all layers that every GPU keeps whole: down-projections, the indexer."""
+    """Weights of all layers that every GPU keeps whole: down-projections, compressors, indexers."""
     compressed_layers: tuple[tuple[int, int], ...] = ()
     """Layers that keep one entry per so many tokens: pairs of (layers, tokens per entry)."""
 

@@ -108,9 +108,10 @@ def _whole_share(model: Model) -> float:
 
 def _grouped_attention(model: Model, size: int, tp: int) -> Item:
     """Key and value heads are copied where there are more GPUs than heads."""
-    total, copied = model.parameters.get("attention", 0), _copied_parameters(model.attention, tp)
-    more = size * min(copied * model.hidden, total * (tp - 1)) // total if total else 0
-    copies = f", {gb(more)} more for copies of KV heads" if more else ""
+    a, total = model.attention, model.parameters.get("attention", 0)
+    copied = _copied_parameters(a, tp) * model.hidden + a.whole_parameters * (tp - 1)
+    more = size * min(copied, total * (tp - 1)) // total if total else 0
+    copies = f", {gb(more)} more for copies" if more else ""
     return Item("attention", -(-(size + more) // tp), f"{gb(size)} ÷ tp {tp}{copies}", Kind.WEIGHTS)
 
 

@@ -19,6 +19,7 @@ from tests.family_layers import (
     ROPE,
     VALUE_DIM,
     VALUE_HEADS,
+    H,
 )
 
 LATENT = ("deepseek_v2", "deepseek_v3", "deepseek_v32")
@@ -120,3 +121,16 @@ def test_compressed_attention_has_its_pools_whole_on_every_gpu() -> None:
             if abs(found - size) > 1:
                 wrong.append(f"GPU{rank} of {tp}: {found}, not {size}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_compressed_attention_splits_its_heads_alone() -> None:
+    """Whole on every GPU: both down-projections, compressors of keys and gates, twice as wide where
+    four tokens share an entry, and the indexer with a compressor of its own."""
+    model = catalog.from_config(V4, "m")
+    whole = 5 * (160 + 512) * H
+    whole += 2 * (2 * 2 * 512 * H + 2 * 2 * 128 * H + 2 * 128 * 160 + 2 * H)
+    whole += 2 * 2 * 512 * H
+    for tp in (1, 2):
+        plan = planned(model, "sglang", gpus=tp, tp=tp)
+        split = model.bytes["attention"] - 2 * whole
+        assert items(plan, "GPU0")["attention"] == 2 * whole + -(-split // tp)
