@@ -206,7 +206,8 @@ class Cursor:
         if kind == STRING:
             return self.text()
         if kind == ARRAY and depth < MAX_DEPTH:
-            return self.array(*self.take("IQ"), depth)
+            kind, count = self.take("IQ")
+            return self.array(kind, count, depth)
         if kind not in SCALARS:
             raise self.damaged(f"a value of the type {kind} stands at {self.at}")
         return self.take(SCALARS[kind])[0]

@@ -81,9 +81,9 @@ class Gptq:
         """Bits a weight, by what tells the number of columns or of zero points."""
         rows, n = self.qweight.shape
         if self.g_idx is not None and len(self.g_idx):
-            return 32 * rows / len(self.g_idx)
+            return float(32 * rows / len(self.g_idx))
         if self.qzeros is not None and len(self.qzeros) == len(self.scales) and n:
-            return 32 * self.qzeros.shape[1] / n
+            return float(32 * self.qzeros.shape[1] / n)
         return 4
 
     @property
